@@ -1,0 +1,1 @@
+"""Helpers of the scaling-law workbook: small modules behind the notebooks."""

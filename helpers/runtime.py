@@ -1,0 +1,101 @@
+"""The machine a notebook runs on: seed, device, profile, measured peak."""
+
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+PROFILES = ("quick", "full")
+
+
+def setup(seed: int = 0, n_threads: int = 1) -> np.random.Generator:
+    """Seed torch, fix its thread count, and return a seeded numpy generator.
+
+    One thread is the default because sums over several threads round differently: with it, the
+    same notebook prints the same digits on machines with different numbers of cores.
+    """
+    torch.manual_seed(seed)
+    torch.set_num_threads(n_threads)
+    return np.random.default_rng(seed)
+
+
+def profile() -> str:
+    """`"quick"` (default: what continuous integration runs) or `"full"`, from `PROFILE`.
+
+    Raises ValueError for any other value.
+    """
+    name = os.environ.get("PROFILE", "quick")
+    if name not in PROFILES:
+        raise ValueError(f"PROFILE={name!r}: expected one of {PROFILES}")
+    return name
+
+
+def device() -> torch.device:
+    """The fastest device present: CUDA, else Apple's MPS, else CPU; `DEVICE=cpu` overrides."""
+    if name := os.environ.get("DEVICE"):
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def synchronize(dev: torch.device) -> None:
+    """Wait until `dev` has finished its queued work; needed before reading a clock."""
+    if dev.type == "cuda":
+        torch.cuda.synchronize(dev)
+    elif dev.type == "mps":
+        torch.mps.synchronize()
+
+
+def device_name(dev: torch.device) -> str:
+    """What the device calls itself, for the `device` column of a recorded run."""
+    if dev.type == "cuda":
+        return torch.cuda.get_device_name(dev)
+    return f"{platform.machine()} {dev.type}"
+
+
+def describe() -> dict[str, str]:
+    """Facts about this machine, as text: system, device, cores, memory, versions."""
+    dev = device()
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": device_name(dev),
+        "cores": str(os.cpu_count()),
+        "memory": f"{memory_bytes(dev) / 2**30:.0f} GiB",
+    }
+
+
+def memory_bytes(dev: torch.device) -> int:
+    """Memory of the device in bytes: of the accelerator if there is one, else of the machine."""
+    if dev.type == "cuda":
+        return torch.cuda.get_device_properties(dev).total_memory
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    import ctypes  # Windows has no sysconf
+
+    status = (ctypes.c_ulonglong * 8)(64)  # MEMORYSTATUSEX; its first dword is its own length
+    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
+    return status[1]
+
+
+def peak_flops(dev: torch.device, n: int = 1024, repeats: int = 7) -> float:
+    """Measured fp32 matmul rate in FLOP/s: the best of `repeats` products of two n×n matrices.
+
+    One n×n product costs 2n³ FLOPs (a multiplication and an addition per term). The best run is
+    taken because a peak is what the hardware can do when nothing else disturbs it.
+    """
+    a, b = torch.ones(n, n, device=dev), torch.ones(n, n, device=dev)
+    best = float("inf")
+    for _ in range(repeats + 1):  # the first run also pays for start-up; min() drops it
+        synchronize(dev)
+        start = time.perf_counter()
+        a @ b
+        synchronize(dev)
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best

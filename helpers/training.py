@@ -1,0 +1,188 @@
+"""One training run: schedule, steps, evaluation, checkpoint, and its record."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from helpers.data import TokenBatches, bits_per_byte
+from helpers.flops import flops_per_token, n_params
+from helpers.models import GPT, GPTConfig
+from helpers.runtime import ROOT, device_name, synchronize
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run's hyper-parameters. Raises ValueError if the schedule does not fit its steps."""
+
+    lr: float  # peak learning rate
+    n_steps: int  # optimiser steps
+    batch_size: int = 16  # windows per step
+    seq: int = 128  # tokens per window
+    warmup_steps: int = 50  # linear rise at the start
+    decay_fraction: float = 0.2  # share of the steps in the 1-sqrt cool-down at the end
+    beta2: float = 0.99  # Adam's second-moment memory; long, because the batches are small
+    grad_clip: float = 1.0  # largest gradient norm
+    seed: int = 0  # weights and data order
+
+    def __post_init__(self):
+        if self.warmup_steps > self.n_steps - self.decay_steps:
+            raise ValueError(
+                f"{self.warmup_steps} warm-up and {self.decay_steps} cool-down steps do not fit "
+                f"into {self.n_steps} steps"
+            )
+
+    @property
+    def decay_steps(self) -> int:
+        """Length of the cool-down."""
+        return round(self.decay_fraction * self.n_steps)
+
+    @property
+    def D(self) -> int:
+        """Training tokens."""
+        return self.n_steps * self.batch_size * self.seq
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One finished run, as one row of a table."""
+
+    n_layer: int
+    d_model: int
+    N: int  # non-embedding parameters
+    N_total: int  # all parameters
+    D: int  # training tokens
+    C: float  # exact training FLOPs
+    loss: float  # validation loss, nats per token
+    bpb: float  # the same in bits per byte (one token is one byte)
+    lr: float
+    batch_size: int
+    seq: int
+    n_steps: int
+    seed: int
+    seconds: float
+    device: str
+    torch: str
+    commit: str
+
+
+def wsd(step, n_steps, warmup_steps, decay_steps):
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    left = n_steps - step
+    return 1.0 if left > decay_steps else 1 - (1 - left / decay_steps) ** 0.5
+
+
+def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """Fused AdamW without weight decay, at the config's rate and beta2."""
+    betas = (0.9, config.beta2)
+    return torch.optim.AdamW(model.parameters(), config.lr, betas, weight_decay=0.0, fused=True)
+
+
+def run_steps(model: GPT, optimizer: torch.optim.Optimizer, batches: TokenBatches,
+              config: TrainConfig, start: int, stop: int,
+              on_step: Callable[[int, float], None] | None = None) -> list[float]:
+    """Take steps `start` … `stop`−1 of the run and return their training losses (nats/token).
+
+    `on_step(step, loss)` is called after each. Raises FloatingPointError at a loss that is not
+    finite, naming the step and what to try.
+    """
+    device, losses = model.wte.weight.device, []
+    model.train()
+    for step in range(start, stop):
+        rate = wsd(step, config.n_steps, config.warmup_steps, config.decay_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * rate
+        tokens = torch.from_numpy(batches[step]).to(device)  # (batch, seq + 1)
+        logits = model(tokens[:, :-1])
+        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+        optimizer.step()
+        losses.append(loss.item())
+        if not np.isfinite(losses[-1]):
+            raise FloatingPointError(
+                f"the loss is {losses[-1]} at step {step}: try a lower lr (it was {config.lr:g}) "
+                f"or a longer warm-up (it was {config.warmup_steps} steps)"
+            )
+        if on_step:
+            on_step(step, losses[-1])
+    return losses
+
+
+@torch.no_grad()
+def evaluate(model: torch.nn.Module, windows: np.ndarray, batch_size: int = 32) -> float:
+    """Mean loss in nats per token over windows of shape (n_windows, seq + 1)."""
+    model.eval()
+    device, total = next(model.parameters()).device, 0.0
+    for rows in np.array_split(windows, -(-len(windows) // batch_size)):
+        tokens = torch.from_numpy(rows).to(device)
+        logits = model(tokens[:, :-1]).float()
+        total += F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(),
+                                 reduction="sum").item()
+    return total / (windows.shape[0] * (windows.shape[1] - 1))
+
+
+def commit() -> str:
+    """Short hash of the checked-out commit, with `+` if files differ from it; else `unknown`."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def record(model: GPT, config: TrainConfig, loss: float, seconds: float) -> RunRecord:
+    """The row of a finished run."""
+    shape = model.config
+    N, N_total = n_params(shape)
+    return RunRecord(
+        n_layer=shape.n_layer, d_model=shape.d_model, N=N, N_total=N_total, D=config.D,
+        C=float(config.D * flops_per_token(shape, config.seq)), loss=loss,
+        bpb=bits_per_byte(loss), lr=config.lr, batch_size=config.batch_size, seq=config.seq,
+        n_steps=config.n_steps, seed=config.seed, seconds=round(seconds, 1),
+        device=device_name(model.wte.weight.device), torch=torch.__version__, commit=commit(),
+    )
+
+
+def train(model: GPT, batches: TokenBatches, config: TrainConfig, validation: np.ndarray,
+          on_step: Callable[[int, float], None] | None = None) -> tuple[RunRecord, list[float]]:
+    """Train `model` in place; return its record and the training losses, one per step."""
+    optimizer = make_optimizer(model, config)
+    start = time.perf_counter()
+    losses = run_steps(model, optimizer, batches, config, 0, config.n_steps, on_step)
+    synchronize(model.wte.weight.device)
+    seconds = time.perf_counter() - start
+    return record(model, config, evaluate(model, validation), seconds), losses
+
+
+def save_model(model: GPT, path: str | Path, **facts: str) -> None:
+    """Write weights, config and `facts` (text) to one safetensors file."""
+    header = {"config": json.dumps(asdict(model.config)), **facts}
+    save_file({name: p.contiguous() for name, p in model.state_dict().items()}, path, header)
+
+
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> GPT:
+    """Read a model that `save_model` wrote. Raises ValueError if the file holds no config."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        header = file.metadata() or {}
+    if "config" not in header:
+        raise ValueError(f"{path} was not written by save_model: it holds no config")
+    model = GPT(GPTConfig(**json.loads(header["config"])))
+    model.load_state_dict(load_file(path))
+    return model.to(device)
+
+
+def shorter(config: TrainConfig, n_steps: int) -> TrainConfig:
+    """The same run with fewer or more steps; its cool-down scales along."""
+    return replace(config, n_steps=n_steps)
