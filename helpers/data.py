@@ -45,10 +45,7 @@ def path(name: str) -> Path:
     if not (target := DATA / name).is_file():
         command = manifest().get(name, {}).get("command", "git checkout data/")
         raise DataError(f"data/{name} is missing. Make it again with: {command}")
-    content = target.read_bytes()
-    if target.suffix != ".safetensors":
-        content = content.replace(b"\r\n", b"\n")  # the same hash on a Windows checkout
-    verify(name, content)
+    verify(name, _content(target))
     return target
 
 
@@ -143,17 +140,22 @@ def bits_per_byte(loss: float, tokens_per_byte: float = 1.0) -> float:
 
 def seal() -> list[str]:
     """Write the present sha256 of each file into `data/README.md`; return the names changed."""
-    readme = DATA / "README.md"
-    text, changed = readme.read_text(encoding="utf-8"), []
+    readme, changed = DATA / "README.md", []
+    lines = readme.read_text(encoding="utf-8").splitlines(keepends=True)
     for name, entry in manifest().items():
-        if (target := DATA / name).is_file():
-            content = target.read_bytes()
-            if target.suffix != ".safetensors":
-                content = content.replace(b"\r\n", b"\n")
-            if (digest := hashlib.sha256(content).hexdigest()) != entry["sha256"]:
-                text, changed = text.replace(entry["sha256"], digest), [*changed, name]
-    readme.write_text(text, encoding="utf-8", newline="\n")
+        if not (DATA / name).is_file():
+            continue
+        if (digest := hashlib.sha256(_content(DATA / name)).hexdigest()) != entry["sha256"]:
+            row = next(i for i, line in enumerate(lines) if line.startswith(f"| `{name}` |"))
+            lines[row] = lines[row].replace(entry["sha256"], digest)
+            changed.append(name)
+    readme.write_text("".join(lines), encoding="utf-8", newline="\n")
     return changed
+
+
+def _content(file: Path) -> bytes:
+    raw = file.read_bytes()  # text files hash alike on a Windows checkout
+    return raw if file.suffix == ".safetensors" else raw.replace(b"\r\n", b"\n")
 
 
 if __name__ == "__main__":

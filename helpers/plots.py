@@ -20,8 +20,11 @@ def panels(n: int = 1, title: str = "", height: float = 3.4) -> tuple[Axes, ...]
     return tuple(axes[0])
 
 
-def label(ax: Axes, x: str, y: str, title: str = "", log: str = "") -> Axes:
-    """Name an axis' two directions with units; `log` holds "x", "y" or both."""
+def label(ax: Axes, x: str, y: str, title: str = "", log: str = "") -> None:
+    """Name an axis' two directions with units; `log` holds "x", "y" or both.
+
+    Comes last in a figure's cell, and so returns nothing that the cell would print.
+    """
     ax.set(xlabel=x, ylabel=y, title=title)
     if "x" in log:
         ax.set_xscale("log")
@@ -29,7 +32,6 @@ def label(ax: Axes, x: str, y: str, title: str = "", log: str = "") -> Axes:
         ax.set_yscale("log")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=True, fontsize="small")
-    return ax
 
 
 def interval(value: float, low: float, high: float, digits: int = 3) -> str:
@@ -44,7 +46,8 @@ def draw(picture: Mapping, ax: Axes) -> Axes:
         style = {"line": "-", "dash": "--", "points": "o"}[one["kind"]]
         ax.plot(one["x"], one["y"], style, color=color, label=one["label"], markersize=4)
     ax.set(xlim=picture["xlim"], ylim=picture["ylim"])
-    return label(ax, picture["xlabel"], picture["ylabel"], picture["title"], picture["log"])
+    label(ax, picture["xlabel"], picture["ylabel"], picture["title"], picture["log"])
+    return ax
 
 
 def contours(ax: Axes, x: np.ndarray, y: np.ndarray, z: np.ndarray, n_levels: int = 12) -> Axes:

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("quick", "full")
 
 
 def setup(seed: int = 0, n_threads: int = 1) -> np.random.Generator:
-    """Seed torch, fix its thread count, and return a seeded numpy generator.
+    """Seed torch, fix its and numpy's thread count, and return a seeded numpy generator.
 
     One thread is the default because sums over several threads round differently: with it, the
     same notebook prints the same digits on machines with different numbers of cores.
     """
     torch.manual_seed(seed)
+    threadpool_limits(n_threads)  # numpy's matrix products
     torch.set_num_threads(n_threads)
     return np.random.default_rng(seed)
 

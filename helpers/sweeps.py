@@ -118,7 +118,7 @@ def sweep(trials: list[Trial], ledger: Path, n_workers: int = 2) -> Iterator[tup
 
 
 M = 2**20
-DEPTHS = {16: 2, 24: 2, 32: 3, 48: 3, 64: 4, 96: 4}  # d_model: n_layer
+DEPTHS = {16: 2, 24: 2, 32: 3, 48: 3, 64: 4}  # d_model: n_layer
 SWEEP, MODEL = "sweeps/prose_cpu.csv", "models/gpt_prose.safetensors"
 
 
@@ -128,19 +128,19 @@ def learning_rate(d_model: int) -> float:
 
 
 def standard() -> list[Trial]:
-    """The course's sweep: six sizes × five token counts, three seeds in the middle, and one run
-    of more than twice the largest compute, held out to test the prediction."""
-    tokens = (M // 2, M, 2 * M, 4 * M, 8 * M)
+    """The course's sweep: five sizes × five token counts, three seeds in the middle, and one run
+    of four times the largest compute, held out to test the prediction."""
+    tokens = (M // 4, M // 2, M, 2 * M, 4 * M)
     grid = [Trial(d, n_layer, learning_rate(d), tokens if seed == 0 else tokens[1:4], seed)
             for d, n_layer in DEPTHS.items()
             for seed in ((0, 1, 2) if d in (32, 48) else (0,))]
-    return [*grid, Trial(128, 5, learning_rate(128), (10 * M,))]
+    return [*grid, Trial(96, 4, learning_rate(96), (8 * M,))]
 
 
 def train_course_model() -> training.RunRecord:
     """Train the model that the chapters on compression start from, and write its file."""
     runtime.setup()
-    config = training.TrainConfig(lr=4e-3, n_steps=8000, batch_size=16)
+    config = training.TrainConfig(lr=3e-3, n_steps=6000, batch_size=8)
     train_docs, held_out = data.split_documents(data.prose())
     batches = data.TokenBatches(data.encode(train_docs), config.batch_size, config.seq)
     validation = data.windows(data.encode(held_out), 1000, config.seq)

@@ -1,0 +1,74 @@
+"""The helpers stay small, import one way, keep no state, and print nothing."""
+
+import ast
+
+import pytest
+
+from tools import sync
+
+HELPERS = sorted(f for f in (sync.ROOT / "helpers").glob("*.py") if f.stem != "__init__")
+MOST_MODULES, MOST_LINES = 14, 200
+MAY_IMPORT = {  # module: the helpers it may import
+    "runtime": set(),
+    "models": set(),
+    "flops": set(),
+    "compress": set(),
+    "fits": set(),
+    "plots": set(),
+    "regression": set(),
+    "data": {"runtime"},
+    "exercises": {"runtime"},
+    "claims": {"data", "runtime"},
+    "widgets": {"plots", "fits"},
+    "training": {"runtime", "data", "models", "flops"},
+    "sweeps": {"runtime", "data", "models", "training"},
+}
+NO_TORCH = {"fits", "plots", "regression", "widgets"}
+MAY_PRINT = {"exercises"}
+every_module = pytest.mark.parametrize("module", HELPERS, ids=lambda f: f.stem)
+
+
+def tree(module) -> ast.Module:
+    return ast.parse(module.read_text(encoding="utf-8"))
+
+
+def test_the_package_is_small():
+    assert len(HELPERS) <= MOST_MODULES
+
+
+@every_module
+def test_a_module_is_short_and_says_what_it_is(module):
+    text = module.read_text(encoding="utf-8")
+    assert sum(1 for line in text.splitlines() if line.strip()) <= MOST_LINES
+    assert ast.get_docstring(tree(module))
+
+
+@every_module
+def test_imports_point_one_way(module):
+    text = module.read_text(encoding="utf-8")
+    assert sync.imported_helpers(text) <= MAY_IMPORT[module.stem]
+    roots = {a.name.split(".")[0] for n in ast.walk(tree(module)) if isinstance(n, ast.Import)
+             for a in n.names}
+    roots |= {n.module.split(".")[0] for n in ast.walk(tree(module))
+              if isinstance(n, ast.ImportFrom)}
+    assert not {"notebooks", "tests", "tools"} & roots
+    assert module.stem not in NO_TORCH or "torch" not in roots
+
+
+@every_module
+def test_a_module_prints_nothing_and_binds_only_constants(module):
+    calls = {n.func.id for n in ast.walk(tree(module))
+             if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    assert module.stem in MAY_PRINT or "print" not in calls
+    for node in tree(module).body:
+        if isinstance(node, ast.Assign):
+            names = [n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+            assert all(name.isupper() for name in names), names
+
+
+@every_module
+def test_public_functions_and_classes_have_docstrings(module):
+    shown_in_notebooks = {"attention", "CausalSelfAttention", "Block", "GPT"}
+    for node in tree(module).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node) or node.name in shown_in_notebooks, node.name
