@@ -166,8 +166,7 @@ def _call(function: Callable, args: tuple) -> tuple[str | None, object]:
 
 
 def _line(error: BaseException) -> str:
-    frames = []
-    trace = error.__traceback__
+    frames, trace = [], error.__traceback__
     while trace:
         frames.append((trace.tb_frame.f_code.co_name, trace.tb_lineno))
         trace = trace.tb_next

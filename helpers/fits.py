@@ -34,10 +34,12 @@ def fit_power_law(x, y) -> PowerLaw:
 
 
 def parametric_loss(N, D, E, A, B, alpha, beta):
+    """L(N, D) = E + A/N^α + B/D^β in nats per token (Hoffmann et al. 2022, eq. 2)."""
     return E + A / N**alpha + B / D**beta
 
 
 def huber(residual, delta):
+    """Huber loss: quadratic up to `delta`, linear beyond, so that a stray run pulls less."""
     size = np.abs(residual)
     return np.where(size <= delta, size**2 / 2, delta * (size - delta / 2))
 

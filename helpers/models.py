@@ -61,13 +61,13 @@ class CausalSelfAttention(nn.Module):
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
 
     def forward(self, x, turn, cache=None):
-        batch, seq, d_model = x.shape
+        batch, seq, _ = x.shape
         qkv = self.qkv(x).view(batch, seq, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)
         (q, k), v = rotate(qkv[:2], turn), qkv[2]  # each (batch, n_head, seq, d_head)
         if cache is not None:
             k, v = cache.append(self, k, v)  # with all earlier keys and values
         y = F.scaled_dot_product_attention(q, k, v, is_causal=seq > 1)
-        return self.out(y.transpose(1, 2).reshape(batch, seq, d_model))
+        return self.out(y.transpose(1, 2).reshape(batch, seq, -1))
 
 
 class Block(nn.Module):

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 COLORS = tuple(sns.color_palette("colorblind").as_hex())  # told apart by colour-blind readers
 
@@ -26,12 +27,23 @@ def label(ax: Axes, x: str, y: str, title: str = "", log: str = "") -> None:
     Comes last in a figure's cell, and so returns nothing that the cell would print.
     """
     ax.set(xlabel=x, ylabel=y, title=title)
-    if "x" in log:
-        ax.set_xscale("log")
-    if "y" in log:
-        ax.set_yscale("log")
+    for name in log:
+        ax.set(**{f"{name}scale": "log"})
+        axis, (low, high) = getattr(ax, f"{name}axis"), sorted(getattr(ax, f"get_{name}lim")())
+        axis.set_major_locator(LogLocator(subs=(1,) if high / low > 100 else (1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda v, _: number(v)))
+        axis.set_minor_formatter(NullFormatter())
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=True, fontsize="small")
+
+
+def number(v: float) -> str:
+    """A tick label: plain from 0.001 to 10,000, else a power of ten."""
+    if 1e-3 <= v < 1e5:
+        return f"{v:g}"
+    power = int(np.floor(np.log10(v) + 1e-9))
+    front = f"{v / 10**power:.3g}"
+    return f"$10^{{{power}}}$" if front == "1" else f"${front}\\!\\times\\!10^{{{power}}}$"
 
 
 def interval(value: float, low: float, high: float, digits: int = 3) -> str:

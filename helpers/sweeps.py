@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import pandas as pd
@@ -59,33 +59,52 @@ def run_trial(trial: Trial, n_validation: int = 1000) -> Iterator[training.RunRe
     for D in sorted(trial.tokens):
         config, start = trial.config(D), time.perf_counter()
         fork = config.n_steps - config.decay_steps
-        training.run_steps(trunk, optimizer, batches, config, done, fork)
+        training.run_steps(trunk, optimizer, batches, config, done, fork, _stop_if_orphaned)
         done, trunk_seconds = fork, trunk_seconds + time.perf_counter() - start
         model, branch_start = copy.deepcopy(trunk), time.perf_counter()
         branch = training.make_optimizer(model, config)
-        branch.load_state_dict(optimizer.state_dict())
-        training.run_steps(model, branch, batches, config, fork, config.n_steps)
+        branch.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # else shared, and changed
+        training.run_steps(model, branch, batches, config, fork, config.n_steps,
+                           _stop_if_orphaned)
         seconds = trunk_seconds + time.perf_counter() - branch_start
         yield training.record(model, config, training.evaluate(model, validation), seconds)
 
 
+def _stop_if_orphaned(step: int, loss: float) -> None:
+    """End a worker whose sweep was killed; it would go on for hours, unseen."""
+    if step % 100 == 0 and (parent := parent_process()) and not parent.is_alive():
+        raise SystemExit("the sweep that started this worker is gone")
+
+
 def append(ledger: Path, record: training.RunRecord) -> None:
-    """Add one row to the ledger with one write, so that no reader sees half a row."""
+    """Add one row to the ledger with one write, so that no reader sees half a row.
+
+    The file is locked meanwhile: of several processes, one writes the header and no row is lost.
+    """
     line = io.StringIO(newline="")
     writer = csv.DictWriter(line, [f.name for f in fields(record)], lineterminator="\n")
-    if not ledger.exists():
-        writer.writeheader()
-    writer.writerow(asdict(record))
-    handle = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(handle, line.getvalue().encode())
-    finally:
-        os.close(handle)
+    with open(ledger, "ab", buffering=0) as file:
+        _lock(file.fileno())
+        if not os.fstat(file.fileno()).st_size:
+            writer.writeheader()
+        writer.writerow(asdict(record))
+        file.write(line.getvalue().encode())
+
+
+def _lock(handle: int) -> None:
+    """Wait until no other process holds the open file; closing it lets go."""
+    if os.name == "nt":
+        import msvcrt
+        os.lseek(handle, 2**30, os.SEEK_SET)  # one byte that no ledger reaches
+        msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
+    else:
+        import fcntl
+        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def missing(trial: Trial, ledger: Path) -> tuple[int, ...]:
     """The token counts of `trial` that the ledger does not hold."""
-    if not ledger.exists():
+    if not ledger.exists() or not ledger.stat().st_size:
         return trial.tokens
     rows = pd.read_csv(ledger)
     for name in ("d_model", "n_layer", "lr", "seed", "batch_size", "seq"):

@@ -4,11 +4,12 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
@@ -74,6 +75,10 @@ class RunRecord:
 
 
 def wsd(step, n_steps, warmup_steps, decay_steps):
+    """Share of the peak rate at a step: warm-up, constant, then a 1−√ cool-down.
+
+    step: 0 … n_steps − 1 → (0, 1]. Source: Hägele et al. 2024 (arXiv:2405.18392).
+    """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     left = n_steps - step
@@ -125,7 +130,8 @@ def evaluate(model: torch.nn.Module, windows: np.ndarray, batch_size: int = 32) 
     device, total = next(model.parameters()).device, 0.0
     for rows in np.array_split(windows, -(-len(windows) // batch_size)):
         tokens = torch.from_numpy(rows).to(device)
-        logits = model(tokens[:, :-1]).float()
+        logits = model(tokens[:, :-1])
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # not in bf16
         total += F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(),
                                  reduction="sum").item()
     return total / (windows.shape[0] * (windows.shape[1] - 1))
@@ -172,8 +178,6 @@ def save_model(model: GPT, path: str | Path, **facts: str) -> None:
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> GPT:
     """Read a model that `save_model` wrote. Raises ValueError if the file holds no config."""
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as file:
         header = file.metadata() or {}
     if "config" not in header:
@@ -181,8 +185,3 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> GPT:
     model = GPT(GPTConfig(**json.loads(header["config"])))
     model.load_state_dict(load_file(path))
     return model.to(device)
-
-
-def shorter(config: TrainConfig, n_steps: int) -> TrainConfig:
-    """The same run with fewer or more steps; its cool-down scales along."""
-    return replace(config, n_steps=n_steps)

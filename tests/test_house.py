@@ -68,7 +68,6 @@ def test_a_module_prints_nothing_and_binds_only_constants(module):
 
 @every_module
 def test_public_functions_and_classes_have_docstrings(module):
-    shown_in_notebooks = {"attention", "CausalSelfAttention", "Block", "GPT"}
     for node in tree(module).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            assert ast.get_docstring(node) or node.name in shown_in_notebooks, node.name
+            assert ast.get_docstring(node), node.name

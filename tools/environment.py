@@ -17,12 +17,7 @@ ENV = ROOT / ".venv"
 ENV_PYTHON = ENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = ENV / ".installed"
 OLDEST = (3, 11)
-JUPYTER = {  # under .venv/etc/jupyter: no pop-up about news; Lab saves the .ipynb and no .py
-    "labconfig/page_config.json":
-        {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}},
-    "jupyter_server_config.json":
-        {"ServerApp": {"jpserver_extensions": {"jupyterlab_jupytext": False}}},
-}
+PAGE = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}  # no pop-up
 CUDA_NOTE = """\
 note: on Linux, torch brings several GB of CUDA packages, and no NVIDIA driver was found here.
       To do without them: stop now (Ctrl-C); at https://pytorch.org/get-started choose Linux,
@@ -133,10 +128,9 @@ def advice(said: str) -> str:
 def main() -> None:
     make_venv()
     install()
-    for name, settings in JUPYTER.items():
-        file = ENV / "etc/jupyter" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings), encoding="utf-8")
+    page = ENV / "etc/jupyter/labconfig/page_config.json"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(json.dumps(PAGE), encoding="utf-8")
     STAMP.write_text("requirements.txt is installed here.\n", encoding="utf-8")
     say("ready")
 

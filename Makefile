@@ -1,0 +1,36 @@
+# The course's commands; a bare `make` lists them. On Windows: from Git Bash.
+PYTHON ?= $(if $(filter Windows_NT,$(OS)),python,python3)
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+READY := .venv/.installed
+
+help:
+	@echo "make lab     open the course in JupyterLab        LAB_ARGS=\"--port=9999 --no-browser\""
+	@echo "make test    run everything that CI runs          TEST_ARGS=\"-k transformer\""
+	@echo "make sync    execute notebooks from their .py     NOTEBOOKS=\"02 06\""
+	@echo "make sweep   record the sweeps again (hours)"
+	@echo "make model   train the course's model again"
+	@echo "make bench   measure speed                        BENCH=\"start\""
+	@echo "Each makes the environment .venv first if need be.   PYTHON=python3.12 chooses its Python."
+
+lab: $(READY)
+	$(BIN)/python -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.extension_manager=readonly --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n logical --dist loadscope $(TEST_ARGS)
+
+sync: $(READY)
+	$(BIN)/python tools/sync.py $(NOTEBOOKS)
+
+sweep: $(READY)
+	$(BIN)/python -m helpers.sweeps
+
+model: $(READY)
+	$(BIN)/python -m helpers.sweeps model
+
+bench: $(READY)
+	$(BIN)/python tests/benchmarks $(BENCH)
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) tools/environment.py
+
+.PHONY: help lab test sync sweep model bench

@@ -1,0 +1,229 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 00 · Start here
+#
+# **How much better does a model get for more compute, more or better data, or better compression,
+# and can you say so before you spend the money?**
+#
+# That question runs through the whole course. In this chapter you will
+#
+# 1. see what your machine can do, in operations per second, and what that buys;
+# 2. find your way: the map, the symbols, the words in English and 中文;
+# 3. solve one exercise, wrongly first, and see what the checker says.
+#
+# About 1 minute on a CPU. A GPU shortens only the measurement.
+
+# %% [markdown]
+# | symbol | code | meaning | unit |
+# |---|---|---|---|
+# | $N$ | `N`, `N_total` | parameters, without and with the embedding | – |
+# | $D$ | `D` | training tokens | tokens |
+# | $C$ | `C` | training compute | FLOP |
+# | $L$, $E$ | `loss`, `E` | cross-entropy; the part no model can remove | nats per token |
+# | | `bpb` | the same per byte of text | bits per byte |
+# | $A, B, \alpha, \beta$ | `A, B, alpha, beta` | the law $L = E + A/N^\alpha + B/D^\beta$ | – |
+# | $N^*, D^*$ | `N_opt, D_opt` | best size and tokens for a given $C$ | – |
+# | $\eta$ | `lr` | learning rate | – |
+# | | `peak_flops` | operations per second at best | FLOP/s |
+
+# %% tags=["imports"]
+import numpy as np
+
+from helpers import plots, runtime
+from helpers.exercises import check, hint, progress, solution
+
+# %% tags=["config"]
+rng = runtime.setup(seed=0)
+DEVICE = runtime.device()
+N_EXAMPLE, D_EXAMPLE = 1e6, 20e6  # a small language model and its training tokens
+GPT3 = 3.14e23  # training FLOPs of GPT-3 175B (Brown et al. 2020)
+
+# %% [markdown]
+# ## Predict first
+#
+# A matrix product is the work that training consists of. How many multiplications and additions
+# does your machine do in a second: a million, a billion, a thousand billion? And how long would
+# it take to train GPT-3? Write both down.
+
+# %% tags=["nbval-ignore-output"]
+# uncompared: this is about your machine
+peak_flops = runtime.peak_flops(DEVICE)
+for name, fact in runtime.describe().items():
+    print(f"{name:>8}: {fact}")
+print(f"    peak: {peak_flops / 1e9:,.0f} GFLOP/s on one thread (fp32 matrix product)")
+print(f"GPT-3 at this peak: {GPT3 / peak_flops / 3.156e7:,.0f} years")
+
+# %% [markdown]
+# Training costs about six operations per parameter and token: two forward (a multiplication and
+# an addition), four backward. Chapter 06 derives the exact number. So compute is
+#
+# $$C \approx 6 N D.$$
+
+# %%
+C = 6 * N_EXAMPLE * D_EXAMPLE
+print(f"{N_EXAMPLE:.0e} parameters on {D_EXAMPLE:.0e} tokens: {C:.1e} FLOPs")
+
+# %% tags=["nbval-ignore-output"]
+# uncompared: this is about your machine
+tokens_per_second = peak_flops / 6 / N_EXAMPLE
+print(f"at this peak: {C / peak_flops / 60:.1f} minutes, {tokens_per_second:,.0f} tokens/s")
+
+# %% [markdown]
+# Real training reaches a third or half of the peak; chapter 07 is about that share. What a
+# thousand times more compute would bring is what a scaling law says. They look like this:
+
+# %%
+(ax,) = plots.panels()
+compute = np.geomspace(1, 1e6, 50)
+for exponent in (0.05, 0.1, 0.2):
+    ax.plot(compute, compute**-exponent, label=f"exponent {exponent}")
+plots.label(ax, "compute, relative", "reducible loss, relative", "A power law is a straight line",
+            log="xy")
+for exponent in (0.05, 0.1, 0.2):
+    print(f"exponent {exponent}: ten times the compute leaves {10**-exponent:.0%} of the loss")
+
+# %% [markdown]
+# *Reading.* On logarithmic axes each law is a straight line, and its slope is the exponent. Equal
+# factors of compute bring equal factors of loss: the second thousandfold helps as much as the
+# first, and costs a thousand times more.
+#
+# ## The map
+#
+# ```mermaid
+# flowchart LR
+#     subgraph I [Foundations]
+#         A01[01 Linear regression] --> A02[02 Gradient descent]
+#     end
+#     subgraph II [The model]
+#         A06[06 Transformer]
+#     end
+#     subgraph III [Scaling laws]
+#         A08[08 Scaling sweeps]
+#     end
+#     subgraph IV [Compression]
+#         A11[11 Pruning] --> A12[12 Quantization]
+#     end
+#     A02 --> A06 --> A08
+#     A06 --> A11
+# ```
+#
+# How a network learns, in every chapter the same loop:
+#
+# ```mermaid
+# flowchart LR
+#     L[layers] --> P[prediction] --> S[loss] --> G[gradient] --> O[optimiser] --> U[update] --> L
+# ```
+#
+# The README lists each chapter with its question and its minutes.
+#
+# ## How exercises work
+#
+# An exercise is a function that you complete. Run its cell, then the check. Here is one, solved
+# wrongly at first: a loss in nats is to become bits.
+
+# %% tags=["exercise"]
+def nats_to_bits(loss):
+    """A loss in nats, converted to bits: one bit is ln 2 nats."""
+    return loss * np.log(2)
+
+
+# %%
+check("00.1", nats_to_bits)
+
+# %% [markdown]
+# `✗` comes with what you got, what was expected, and why, if the mistake is a known one. Now
+# right:
+
+# %% tags=["exercise"]
+def nats_to_bits(loss):
+    """A loss in nats, converted to bits: one bit is ln 2 nats."""
+    return loss / np.log(2)
+
+
+# %% tags=["exercise-check"]
+check("00.1", nats_to_bits)
+# hint("00.1")
+# solution("00.1")
+
+# %% [markdown]
+# The next one is yours. As long as it returns `NotImplemented` it counts as open, and the rest of
+# the notebook still runs. Remove the `#` before `hint` to get a first hint, run it again for a
+# second.
+
+# %% tags=["exercise"]
+def training_days(N, D, flops_per_second, mfu):
+    """Days to train N parameters on D tokens, C = 6 N D.
+
+    mfu is the share of the peak flops_per_second that the training reaches, 0 … 1.
+    """
+    return NotImplemented
+
+
+# %% tags=["exercise-check"]
+check("00.2", training_days)
+# hint("00.2")
+# solution("00.2")
+
+# %% [markdown]
+# Your progress is kept between sessions: `✓` solved, `✗` tried, `○` open, by chapter.
+
+# %%
+progress()
+
+# %% [markdown]
+# ## Glossary · 词汇表
+#
+# | English | 中文 | meaning |
+# |---|---|---|
+# | parameter | 参数 | a number that training adjusts |
+# | token | 词元 | the unit of text a model reads: here a byte |
+# | loss | 损失 | how badly the model predicts, on average |
+# | cross-entropy | 交叉熵 | the loss of a predicted distribution, in nats or bits |
+# | gradient | 梯度 | the direction in which the loss rises fastest |
+# | gradient descent | 梯度下降 | stepping against the gradient |
+# | learning rate | 学习率 | the size of a step |
+# | regularisation | 正则化 | a penalty that keeps parameters small |
+# | overfitting | 过拟合 | good on the training data, worse on new data |
+# | training, validation set | 训练集、验证集 | data to learn from, data to judge by |
+# | embedding | 嵌入 | a token as a vector |
+# | attention | 注意力 | a weighted mean over earlier positions |
+# | transformer | Transformer 模型 | blocks of attention and small networks |
+# | temperature | 温度 | divides the logits before sampling |
+# | FLOP, FLOP/s | 浮点运算、每秒浮点运算次数 | an operation, and a speed |
+# | compute | 算力 | all operations of a training run |
+# | scaling law | 规模定律 | loss as a power law of size, data, compute |
+# | power law | 幂律 | $y = a x^{-b}$, a straight line on log axes |
+# | irreducible loss | 不可约损失 | what is left with endless size and data |
+# | compute-optimal | 计算最优 | the best size and tokens for a given compute |
+# | pruning | 剪枝 | setting weights to zero, or removing them |
+# | quantization | 量化 | storing weights in few bits |
+# | distillation | 蒸馏 | a small model learns from a large one |
+# | confidence interval | 置信区间 | where a measured value plausibly lies |
+# | differential privacy | 差分隐私 | a bound on what a model reveals of one example |
+# | SGD, MSE, MLP | 随机梯度下降、均方误差、多层感知机 | stochastic gradient descent, mean squared error, multi-layer perceptron |
+# | GPT, LLM | 生成式预训练变换器、大语言模型 | generative pre-trained transformer, large language model |
+# | MFU | 模型算力利用率 | share of the peak that training reaches |
+
+# %% [markdown]
+# ## Recap
+#
+# - Training is counted in operations, $C \approx 6ND$, and a machine in operations per second.
+# - A power law is a straight line on logarithmic axes.
+# - `check`, `hint`, `solution` and `progress` go with you through every chapter.
+#
+# *Limits.* The peak is one matrix product of one size on one thread; nothing real is as fast.
+#
+# *Read next.* Chapter 01 begins with ten house prices and a line.

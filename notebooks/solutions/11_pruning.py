@@ -1,0 +1,192 @@
+"""Solutions of chapter 11, each with its cases and the mistakes that are known."""
+
+import numpy as np
+
+from helpers.exercises import IN_PLACE, exercise
+
+
+@exercise(
+    "11.1",
+    tests="the density at which both files have the same size",
+    hints=("Find the crossing of the int32 curve with the black line, and read the density below.",
+           "Four bytes for each weight of the dense file; how many for each kept weight in CSR?"),
+    cases=((),),
+    wrong={
+        "A single zero saves nothing: each kept weight costs its column too.": lambda: 1.0,
+        "That is the crossing of the other curve, with one byte for each column.": lambda: 0.785,
+        "A kept weight costs 4 + 4 bytes instead of 4: twice as much, not four times.":
+            lambda: 0.25,
+        "A tenth is where a sparse kernel may begin to be fast. Bytes pay much earlier.":
+            lambda: 0.1,
+        "A density is a share between 0 and 1, not per cent.": lambda: 49.0,
+    },
+    rtol=0.04,
+)
+def break_even_density():
+    """The density (0 … 1) at which the CSR file with int32 columns is as large as the dense."""
+    n, rows = 4 * 12 * 64**2, 4 * (3 * 64 + 64 + 4 * 64 + 64)  # weights and rows of the blocks
+    return (4 * n - 4 * rows) / ((4 + 4) * n)  # dense bytes = value, column, and row starts
+
+
+@exercise(
+    "11.2",
+    tests="four schedules; each stage keeps the same share and the last reaches the final density",
+    hints=("If each stage keeps the share r of what is left, what is left after k stages?",
+           "r to the power n_stages is `final`."),
+    cases=((0.1, 4), (0.5, 1), (0.25, 2), (0.02, 7)),
+    wrong={
+        "These steps are equal differences; each stage should keep an equal *share*.":
+            lambda final, n_stages: 1 - (1 - final) * np.arange(1, n_stages + 1) / n_stages,
+        "Off by one: density 1 is the state before the first stage, and `final` must be reached.":
+            lambda final, n_stages: final ** (np.arange(n_stages) / n_stages),
+        "Each stage keeps the share `final` here, so all stages together keep far less.":
+            lambda final, n_stages: final ** np.arange(1, n_stages + 1.0),
+        "That is the sparsity; the density is asked.":
+            lambda final, n_stages: 1 - final ** (np.arange(1, n_stages + 1) / n_stages),
+        "In the wrong order: density falls from stage to stage.":
+            lambda final, n_stages: final ** (np.arange(n_stages, 0, -1) / n_stages),
+        "That is the share kept at one stage; the densities are its powers.":
+            lambda final, n_stages: np.full(n_stages, final ** (1 / n_stages)),
+    },
+)
+def geometric_densities(final, n_stages):
+    """Densities after each of n_stages, ending at `final`, each the same share of the last.
+
+    Before the first stage the density is 1. Returns an array of shape (n_stages,).
+    """
+    return final ** (np.arange(1, n_stages + 1) / n_stages)
+
+
+def _by_magnitude(w, budget):
+    sizes = np.sort(np.abs(w), axis=None)
+    return np.mean(np.cumsum(sizes) <= budget * sizes.sum())
+
+
+def _largest_first(w, budget):
+    energy = np.sort(w**2, axis=None)[::-1]
+    return np.mean(np.cumsum(energy) <= budget * energy.sum())
+
+
+def _not_a_share(w, budget):
+    return np.mean(np.cumsum(np.sort(w**2, axis=None)) <= budget)
+
+
+def _one_too_many(w, budget):
+    energy = np.sort(w**2, axis=None)
+    removed = np.cumsum(energy) - energy < budget * energy.sum()
+    return np.mean(removed)
+
+
+def _unsorted(w, budget):
+    energy = w.ravel() ** 2
+    return np.mean(np.cumsum(energy) <= budget * energy.sum())
+
+
+def _signed(w, budget):
+    energy = np.sort(w, axis=None) ** 2
+    return np.mean(np.cumsum(energy) <= budget * energy.sum())
+
+
+def _sorted_in_place(w, budget):
+    w *= w
+    flat = w.ravel()
+    flat.sort()
+    return np.mean(np.cumsum(flat) <= budget * flat.sum())
+
+
+def _weights(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+@exercise(
+    "11.3",
+    tests="four matrices, Gaussian and heavy-tailed, and four budgets",
+    hints=("In which order does magnitude pruning remove weights, and what does each cost?",
+           "Sort w², take the cumulative sum, and count the entries within budget × total."),
+    cases=((_weights(0, 20, 30), 0.3), (_weights(1, 50), 0.5), (_weights(2, 8, 8) ** 3, 0.01),
+           (0.01 * _weights(3, 40, 5), 0.2)),
+    wrong={
+        "Energy is the sum of squares; that budget counts magnitudes.": _by_magnitude,
+        "The largest weights go first here: magnitude pruning starts with the smallest.":
+            _largest_first,
+        "The budget is a share of Σ w², not an amount.": _not_a_share,
+        "Off by one: the weight that crosses the budget must stay.": _one_too_many,
+        "Sort first: weights go in the order of their size, not of their place.": _unsorted,
+        "Sort by size, not by sign: large negative weights came first.": _signed,
+        "That is the density; the sparsity is asked.":
+            lambda w, budget: 1 - sparsity_for_budget(w, budget),
+        IN_PLACE: _sorted_in_place,
+    },
+)
+def sparsity_for_budget(w, budget):
+    """Largest sparsity at which magnitude pruning removes at most `budget` of Σ w².
+
+    w: array of any shape; budget: 0 … 1 → number of removed weights / number of weights.
+    """
+    energy = np.sort(w**2, axis=None)
+    return np.mean(np.cumsum(energy) <= budget * energy.sum())
+
+
+def _only_zero(w, X, j):
+    return np.where(np.arange(len(w)) == j, 0, w)
+
+
+def _wrong_sign(w, X, j):
+    inverse = np.linalg.inv(X.T @ X)
+    return w + w[j] / inverse[j, j] * inverse[:, j]
+
+
+def _hessian_itself(w, X, j):
+    H = X.T @ X
+    return w - w[j] / H[j, j] * H[:, j]
+
+
+def _not_divided(w, X, j):
+    inverse = np.linalg.inv(X.T @ X)
+    return w - w[j] * inverse[:, j]
+
+
+def _only_the_change(w, X, j):
+    others = np.delete(np.arange(len(w)), j)
+    out = np.zeros(len(w))
+    out[others] = np.linalg.lstsq(X[:, others], X @ w, rcond=None)[0] - w[others]
+    return out
+
+
+def _compensated_in_place(w, X, j):
+    inverse = np.linalg.inv(X.T @ X)
+    w -= w[j] / inverse[j, j] * inverse[:, j]
+    return w
+
+
+def _neuron(seed, n, p):
+    rng = np.random.default_rng(seed)
+    mixed = rng.standard_normal((n, p)) @ rng.standard_normal((p, p))  # correlated inputs
+    return rng.standard_normal(p), mixed
+
+
+@exercise(
+    "11.4",
+    tests="four neurons with correlated inputs; w[j] is 0 and the outputs are closest",
+    hints=("Set the derivative of δᵀHδ + 2λ(w_j + δ_j) to zero: δ = −λ H⁻¹ u, with u the unit "
+           "vector of j.",
+           "The constraint gives λ: δ = −w_j / [H⁻¹]_jj · (column j of H⁻¹)."),
+    cases=((*_neuron(0, 30, 4), 0), (*_neuron(1, 50, 6), 3), (*_neuron(2, 20, 3), 2),
+           (*_neuron(3, 80, 8), 5)),
+    wrong={
+        "w[j] is gone, but the other weights have not moved.": _only_zero,
+        "The sign is wrong: w[j] has doubled instead of vanishing.": _wrong_sign,
+        "Solve H δ ∝ u: the column of the *inverse* of H is needed, not of H.": _hessian_itself,
+        "The constraint fixes the length of the step: divide by the j-th diagonal of the inverse.":
+            _not_divided,
+        "That is the change δ of the others; return the new weights w + δ.": _only_the_change,
+        IN_PLACE: _compensated_in_place,
+    },
+)
+def remove_and_compensate(w, X, j):
+    """Weights with w[j] = 0 whose outputs on X differ least from those of w.
+
+    w: (p,); X: (n, p) of rank p; j: index → new array (p,).
+    """
+    inverse = np.linalg.inv(X.T @ X)
+    return w - w[j] / inverse[j, j] * inverse[:, j]

@@ -1,0 +1,50 @@
+"""How long a widget takes from the key press on its slider to the finished drawing."""
+
+import statistics
+import tempfile
+from pathlib import Path
+
+from tests.browser import lab
+from tests.browser.test_widget import NO_BROWSER, WIDGETS
+
+PRESSES = 40
+# Notes the time of each key press and of the last stroke on any canvas, by the page's clock.
+STOPWATCH = """() => {
+  window.addEventListener("keydown", (event) => { window.pressed = event.timeStamp; }, true);
+  const proto = CanvasRenderingContext2D.prototype;
+  for (const name of ["fillRect", "fillText", "strokeRect", "stroke", "fill"]) {
+    const original = proto[name];
+    proto[name] = function (...args) {
+      const result = original.apply(this, args);
+      window.drawn = performance.now();
+      return result;
+    };
+  }
+}"""
+
+
+def latencies(notebook: str, label: str, executable: str) -> list[float]:
+    """Milliseconds from each press to the last stroke that follows it."""
+    found = []
+    with (tempfile.TemporaryDirectory() as folder, lab.server(Path(folder)) as server,
+          lab.page(executable) as page):
+        lab.run_notebook(page, *server, notebook)
+        widget = lab.Widget(page, label)
+        widget.canvas.wait_for()
+        page.evaluate(STOPWATCH)
+        for i in range(PRESSES):
+            widget.press("ArrowRight" if i // 5 % 2 == 0 else "ArrowLeft")
+            page.wait_for_function("window.drawn > window.pressed", timeout=10_000)
+            page.wait_for_timeout(250)  # nothing more is drawn for this press
+            found.append(page.evaluate("window.drawn - window.pressed"))
+    return found
+
+
+def rows():
+    if (executable := lab.browser()) is None:
+        raise SystemExit(NO_BROWSER)
+    for notebook, label in WIDGETS:
+        found = latencies(notebook, label, executable)
+        what = f"{notebook[:2]}, {label}: key to picture"
+        yield f"{what}, median", statistics.median(found), "ms", 100
+        yield f"{what}, p95", statistics.quantiles(found, n=20)[-1], "ms", 100

@@ -1,0 +1,52 @@
+"""Each widget answers: in a real Chromium, an arrow key on its slider changes its picture."""
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser import lab
+
+NO_BROWSER = ("no Chromium found. Get one with: python -m playwright install chromium, "
+              "or the distribution's package chromium")
+WIDGETS = [  # notebook, label of the slider that is moved
+    ("02_gradient_descent.ipynb", "learning rate"),
+]
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if found := lab.browser():
+        return found
+    if os.environ.get("CI") == "true":
+        pytest.fail(NO_BROWSER)
+    pytest.skip(NO_BROWSER)
+
+
+@pytest.fixture(scope="module")
+def server(chromium, tmp_path_factory):
+    with lab.server(tmp_path_factory.mktemp("lab")) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("notebook", "label"), WIDGETS)
+def test_an_arrow_key_changes_the_picture(chromium, server, notebook, label):
+    with lab.page(chromium) as page:
+        lab.run_notebook(page, *server, notebook)
+        widget = lab.Widget(page, label)
+        widget.canvas.wait_for()
+        before, text = widget.picture(), widget.text.inner_text()
+        widget.press("ArrowRight")
+        expect(widget.text).not_to_have_text(text, timeout=10_000)
+        if folder := os.environ.get("SCREENSHOT_DIR"):
+            widget.text.scroll_into_view_if_needed()
+            page.screenshot(path=Path(folder) / f"{Path(notebook).stem}.png")
+        assert widget.picture() != before
+        widget.press("ArrowLeft")
+        expect(widget.text).to_have_text(text, timeout=10_000)
+        assert widget.picture() == before, "the way back does not lead to the same picture"
+        assert page.errors == []
+        assert {urlsplit(url).hostname for url in page.requests
+                if urlsplit(url).scheme not in ("data", "blob")} == {"127.0.0.1"}
