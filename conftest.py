@@ -1,4 +1,4 @@
-"""For every test: no network, an empty progress file, the quick profile."""
+"""For every test: no network, an empty progress file, the quick profile, the CPU."""
 
 import os
 import runpy
@@ -14,6 +14,7 @@ OFFLINE = Path(__file__).parent / "tests" / "offline"
 def pytest_configure(config):
     """In the first process, before workers and kernels start: they inherit the environment."""
     os.environ.setdefault("PROFILE", "quick")
+    os.environ.setdefault("DEVICE", "cpu")  # what the stored outputs were made on
     if "OFFLINE_LOG" in os.environ:
         return  # a worker, or a test run inside a test: guarded already
     config.scratch = Path(tempfile.mkdtemp(prefix="course-"))

@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +92,7 @@ def progress() -> None:
     """Print each chapter's exercises: ✓ solved, ✗ tried, ○ open."""
     kept, chapters = _progress(), {}
     for e in exercises().values():
-        mark = kept.get(e.id, {}).get("status", "○")
-        chapters.setdefault(e.id.split(".")[0], []).append(mark)
+        chapters.setdefault(e.id[:2], []).append(kept.get(e.id, {}).get("status", "○"))
     for chapter, marks in chapters.items():
         print(f"{chapter}  {' '.join(marks)}  {marks.count('✓')} of {len(marks)}")
 
@@ -105,22 +105,22 @@ def _find(id: str) -> Exercise | None:
 
 
 def _judge(e: Exercise, answer) -> tuple[str, str]:
-    if answer is NotImplemented:
-        return "○", "not attempted. Write it above, run that cell, then this one."
     if not callable(answer):
-        if e.cases != ((),):
+        if answer is not NotImplemented and e.cases != ((),):
             return "✗", f"expected the function {e.solve.__name__}, got {_show(answer)}"
-        value, answer = answer, lambda: value
+        value, answer = answer, lambda *args: value
     for number, args in enumerate(e.cases, 1):
         given = copy.deepcopy(args)
         fault, got = _call(answer, given)
         if fault is None and got is NotImplemented:
             return "○", "not attempted. Write it above, run that cell, then this one."
-        where = f"case {number} of {len(e.cases)}: "
+        where = f"case {number} of {len(e.cases)}, given {', '.join(map(_show, _plain(args)))}: "
+        where = where if args else ""  # an exercise that asks for one value does not tell it
         if fault:
             return "✗", where + fault
         expected = _plain(e.solve(*copy.deepcopy(args)))
         if why := _difference(got, expected, e):
+            why = why if args else why.split(", expected")[0] + ", which is not it"
             return "✗", f"{where}{why}{_misconception(e, args, got)}"
         if _difference(_plain(given), _plain(args), e):
             return "✗", where + IN_PLACE
@@ -142,7 +142,6 @@ class _TimeUp(BaseException):
 def _call(function: Callable, args: tuple) -> tuple[str | None, object]:
     """(fault, None) or (None, plain result), after at most TIME_LIMIT seconds."""
     box = {}
-
     def run():
         try:
             box["value"] = _plain(function(*args))
@@ -166,18 +165,13 @@ def _call(function: Callable, args: tuple) -> tuple[str | None, object]:
 
 
 def _line(error: BaseException) -> str:
-    frames, trace = [], error.__traceback__
-    while trace:
-        frames.append((trace.tb_frame.f_code.co_name, trace.tb_lineno))
-        trace = trace.tb_next
+    frames = [(f.f_code.co_name, line) for f, line in traceback.walk_tb(error.__traceback__)]
     theirs = [f for f in frames if f[0] not in ("run", "_plain")]
     return f" (in {theirs[0][0]}, line {theirs[0][1]} of its cell)" if theirs else ""
 
 
 def _plain(value):
     """A result as numpy array, text, tuple of these, dict of these, or itself."""
-    if value is NotImplemented or value is None or isinstance(value, str | bytes):
-        return value
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
     if isinstance(value, dict):
@@ -196,7 +190,7 @@ def _difference(got, expected, e: Exercise) -> str:
     """Why `got` is not `expected`, or ""."""
     if isinstance(expected, np.ndarray) and isinstance(got, np.ndarray):
         if got.shape != expected.shape:
-            return f"got shape {got.shape}, expected {expected.shape}"
+            return f"got {_form(got)}, expected {_form(expected)}"
         if got.dtype.kind not in "biufc":
             return f"got {got.dtype} values, expected numbers"
         close = np.isclose(got, expected, e.rtol, e.atol, equal_nan=True)
@@ -211,12 +205,19 @@ def _difference(got, expected, e: Exercise) -> str:
         return next(filter(None, (_difference(got[k], v, e) for k, v in expected.items())), "")
     if got is None:
         return f"got None, expected {_show(expected)}: is the return missing?"
-    if type(got) is type(expected) and isinstance(got, str | bytes) and got == expected:
-        return ""
-    return "" if got is expected else f"got {_show(got)}, expected {_show(expected)}"
+    same_text = isinstance(got, str | bytes) and type(got) is type(expected) and got == expected
+    return "" if same_text or got is expected else f"got {_show(got)}, expected {_show(expected)}"
+
+
+def _form(array: np.ndarray) -> str:
+    return f"an array of shape {array.shape}" if array.ndim else "one number"
 
 
 def _show(value) -> str:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        if value.size > 6:
+            return _form(value)
+        return " ".join(np.array2string(value, precision=5, separator=", ").split())
     try:
         text = " ".join(repr(value).split())
     except Exception:

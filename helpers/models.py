@@ -169,7 +169,7 @@ def sample_token(logits, rng, temperature=1.0, top_k=0):
         return int(logits.argmax())
     z = np.asarray(logits, dtype=np.float64) / temperature
     if top_k:
-        z[z < np.sort(z)[-top_k]] = -np.inf
+        z[z < np.sort(z)[-min(top_k, len(z))]] = -np.inf
     p = np.exp(z - z.max())
     return int(rng.choice(len(p), p=p / p.sum()))
 

@@ -38,7 +38,7 @@ def label(ax: Axes, x: str, y: str, title: str = "", log: str = "") -> None:
 
 
 def number(v: float) -> str:
-    """A tick label: plain from 0.001 to 10,000, else a power of ten."""
+    """A tick label: plain from 0.001 up to 100,000, else a power of ten."""
     if 1e-3 <= v < 1e5:
         return f"{v:g}"
     power = int(np.floor(np.log10(v) + 1e-9))

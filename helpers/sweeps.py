@@ -113,9 +113,9 @@ def missing(trial: Trial, ledger: Path) -> tuple[int, ...]:
 
 
 def _work(trial: Trial, ledger: Path) -> int:
-    wanted = missing(trial, ledger)
-    for record in run_trial(replace(trial, tokens=wanted)):
-        append(ledger, record)
+    if wanted := missing(trial, ledger):
+        for record in run_trial(replace(trial, tokens=wanted)):
+            append(ledger, record)
     return len(wanted)
 
 

@@ -24,7 +24,7 @@
 # 2. find your way: the map, the symbols, the words in English and 中文;
 # 3. solve one exercise, wrongly first, and see what the checker says.
 #
-# About 1 minute on a CPU. A GPU shortens only the measurement.
+# Runs in about 1 minute on a CPU. A GPU shortens only the measurement.
 
 # %% [markdown]
 # | symbol | code | meaning | unit |
@@ -56,14 +56,14 @@ GPT3 = 3.14e23  # training FLOPs of GPT-3 175B (Brown et al. 2020)
 #
 # A matrix product is the work that training consists of. How many multiplications and additions
 # does your machine do in a second: a million, a billion, a thousand billion? And how long would
-# it take to train GPT-3? Write both down.
+# it take to train GPT-3, which took about 3 · 10²³ of them? Write both down.
 
 # %% tags=["nbval-ignore-output"]
 # uncompared: this is about your machine
 peak_flops = runtime.peak_flops(DEVICE)
 for name, fact in runtime.describe().items():
     print(f"{name:>8}: {fact}")
-print(f"    peak: {peak_flops / 1e9:,.0f} GFLOP/s on one thread (fp32 matrix product)")
+print(f"    peak: {peak_flops / 1e9:,.0f} GFLOP/s (fp32 matrix product, one CPU thread or the GPU)")
 print(f"GPT-3 at this peak: {GPT3 / peak_flops / 3.156e7:,.0f} years")
 
 # %% [markdown]
@@ -82,8 +82,9 @@ tokens_per_second = peak_flops / 6 / N_EXAMPLE
 print(f"at this peak: {C / peak_flops / 60:.1f} minutes, {tokens_per_second:,.0f} tokens/s")
 
 # %% [markdown]
-# Real training reaches a third or half of the peak; chapter 07 is about that share. What a
-# thousand times more compute would bring is what a scaling law says. They look like this:
+# Real training reaches a part of the peak; chapter 07 (planned) is about that share. What a
+# thousand times more compute would bring is what a scaling law says. It is about the *reducible*
+# loss: what lies above $E$, the part that no model can remove. Such laws look like this:
 
 # %%
 (ax,) = plots.panels()
@@ -93,12 +94,13 @@ for exponent in (0.05, 0.1, 0.2):
 plots.label(ax, "compute, relative", "reducible loss, relative", "A power law is a straight line",
             log="xy")
 for exponent in (0.05, 0.1, 0.2):
-    print(f"exponent {exponent}: ten times the compute leaves {10**-exponent:.0%} of the loss")
+    print(f"exponent {exponent}: ten times the compute leaves {10**-exponent:.0%} of "
+          "the reducible loss")
 
 # %% [markdown]
-# *Reading.* On logarithmic axes each law is a straight line, and its slope is the exponent. Equal
-# factors of compute bring equal factors of loss: the second thousandfold helps as much as the
-# first, and costs a thousand times more.
+# *Reading.* On logarithmic axes each law is a straight line, and its slope is minus the exponent.
+# Equal factors of compute bring equal factors of reducible loss: the second thousandfold divides it
+# by as much as the first did, and costs a thousand times more.
 #
 # ## The map
 #
@@ -128,6 +130,11 @@ for exponent in (0.05, 0.1, 0.2):
 # ```
 #
 # The README lists each chapter with its question and its minutes.
+#
+# The course also tests statements. Two introductory articles on scaling laws, called *the article*
+# (I and II), make claims that can be measured; each has a number, K1 to K17 (all are in
+# `data/claims.csv`). A box gives the verdict, *confirmed*, *refuted* or *it depends*, computed by
+# the cell above it.
 #
 # ## How exercises work
 #
@@ -224,6 +231,7 @@ progress()
 # - A power law is a straight line on logarithmic axes.
 # - `check`, `hint`, `solution` and `progress` go with you through every chapter.
 #
-# *Limits.* The peak is one matrix product of one size on one thread; nothing real is as fast.
+# *Limits.* The peak is one matrix product of one size, on a CPU on one thread: no real training
+# reaches it on that thread, and one on several threads can pass it.
 #
 # *Read next.* Chapter 01 begins with ten house prices and a line.

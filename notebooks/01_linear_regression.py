@@ -24,7 +24,7 @@
 # 2. say how many digits the normal equations and QR lose, and choose between them;
 # 3. measure on held-out data whether ridge regression helps or hurts, and leave the intercept out.
 #
-# Time: half a minute to run on a CPU, about an hour to work through. A GPU changes nothing here.
+# Runs in about 1 minute on a CPU; allow an hour to work through. A GPU changes nothing here.
 #
 # ## Symbols
 #
@@ -74,8 +74,9 @@ rng = runtime.setup(SEED)
 # %% [markdown]
 # ## Ten houses
 #
-# The first article fits house prices by area. Its ten points lie exactly on $y = 2x$. We read
-# the areas as square metres; the prices have no unit, so we call them price units.
+# The first of the two articles that the course tests (chapter 00) fits house prices by area. Its ten
+# points lie exactly on $y = 2x$. We read the areas as square metres; the prices have no unit, so we
+# call them price units.
 
 # %%
 areas = AREAS.astype(float)
@@ -277,9 +278,9 @@ _ = label(ax, "condition number κ(X) (no unit)", "distance from the true θ (no
 
 # %% [markdown]
 # **Reading.** Each factor of ten in $\kappa$ costs QR one digit and the normal equations two, as
-# the exponents say. Doubles carry about 16 digits, so the normal equations have none left near
-# $\kappa = 10^8$, and they give no warning. One caution: these problems have no noise. With large
-# residuals, QR's error also gets a part that grows as $\kappa^2$, scaled by the residuals' size.
+# the exponents say. numpy's numbers (float64) carry about 16 digits, so the normal equations have
+# none left near $\kappa = 10^8$, and they give no warning. One caution: these problems have no noise.
+# With large residuals, QR's error also gets a part that grows as $\kappa^2$, scaled by the residuals' size.
 #
 # **Exercise 01.1.** Read off the figure: at $\kappa = 10^k$ the error of the normal equations
 # reaches $10^{-6}$. Return $k$.
@@ -382,7 +383,7 @@ check("01.2", r_squared)
 #
 # $P$ is the identity with a zero in place of the intercept's one. So ridge is plain least squares
 # with one made-up example per slope, which asks for that slope to be zero. Conventions differ:
-# scikit-learn's `alpha` is our $n\lambda$. By the usual one the intercept $\theta_0$ goes free.
+# scikit-learn's `alpha` is our $n\lambda$. By the usual one $\theta_0$ is not penalised.
 # The article penalises it too; the last argument does that.
 
 # %% tags=["essential"]

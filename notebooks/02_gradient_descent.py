@@ -25,8 +25,7 @@
 # 3. predict three scaling laws (loss against steps, features and samples) from a spectrum, and
 #    measure them.
 #
-# About 45 minutes to read; the cells run in well under a minute on one CPU core. Nothing here
-# needs a GPU.
+# Runs in about 1 minute on a CPU; allow an hour to work through. A GPU changes nothing here.
 #
 # | symbol | code | meaning | unit |
 # |---|---|---|---|
@@ -126,6 +125,7 @@ with np.errstate(over="ignore", invalid="ignore"):  # overflow is what we are lo
     losses = np.array([mse(theta, X, PRICE) for theta in path])
 for step in range(4):
     print(f"step {step}: θ = ({path[step, 0]:.3g}, {path[step, 1]:.3g}), loss {losses[step]:.3g}")
+# argmin of True and False: the place of the first False, the first value that is not finite
 loss_dies, theta_dies = (int(np.argmin(np.isfinite(v))) for v in (losses, path.sum(axis=1)))
 print(f"the loss leaves float64 (above {np.finfo(float).max:.2g}) at step {loss_dies}")
 print(f"the parameters leave it at step {theta_dies}; from there on θ₁ is {path[-1, 1]}")
@@ -134,9 +134,9 @@ print(f"the parameters leave it at step {theta_dies}; from there on θ₁ is {pa
 # ### Why: a step that is too long for the curvature
 #
 # Near its minimum, and for the MSE everywhere, the loss is a bowl: $L = L_{min} + \tfrac12
-# (\theta-\theta^*)^T H (\theta-\theta^*)$. Along the eigenvectors of the Hessian H the directions
-# do not mix. Each is the one-parameter bowl of the check above: a step multiplies the error along
-# direction i by
+# (\theta-\theta^*)^T H (\theta-\theta^*)$, where the *Hessian* H is the matrix of the second
+# derivatives of L. Along the eigenvectors of H the directions do not mix. Each is the one-parameter
+# bowl of the check above: a step multiplies the error along direction i by
 #
 # $$1 - \eta h_i .$$
 #
@@ -168,8 +168,8 @@ def condition_number(H):
 
 # %% tags=["check"]
 H = mse_hessian(X)
-areas, prices = torch.tensor(X), torch.tensor(PRICE)
-loss = lambda theta: ((areas @ theta - prices) ** 2).mean()
+X_torch, y_torch = torch.tensor(X), torch.tensor(PRICE)
+loss = lambda theta: ((X_torch @ theta - y_torch) ** 2).mean()
 assert np.allclose(H, torch.autograd.functional.hessian(loss, torch.ones(2, dtype=torch.float64)))
 ends = [abs(descend(lambda e: H @ e, np.ones(2), m * stability_bound(H), 2000)[-1]).max()
         for m in (0.99, 1.01)]
@@ -206,7 +206,8 @@ print("loss after 60 steps:", {m: f"{mse(w[-1], X, PRICE):.3g}" for m, w in near
 # everything after that is `nan`.
 #
 # The article's result, θ₁ ≈ 200 after 100 iterations, cannot come from its own algorithm. A rate
-# just below the bound finds a slope near 2.
+# ten per cent below the bound finds the slope 2 (next cell); one just below it needs far more than
+# 100 steps.
 
 # %% tags=["verdict"]
 stable = descend(article_gradient, np.zeros(2), 0.9 * bound, N_STEPS)[-1]
@@ -245,7 +246,7 @@ verdict("K3", holds=bool(np.allclose(article, numeric, rtol=1e-3)),
 # ## 2 · Feature scaling is preconditioning
 #
 # The bound is set by the **steepest** direction, the waiting time by the **flattest**. At η =
-# 1/h_max the flattest error shrinks by 1 − 1/κ per step: about κ steps to make it 2.7 times
+# 1/h_max the flattest error is multiplied by 1 − 1/κ per step: about κ steps to make it 2.7 times
 # smaller. For the raw areas κ is in the millions.
 #
 # Since we know the factor of each direction, the loss after t steps needs no run at all:
@@ -375,8 +376,8 @@ contours(left, u[0], v[:, 0], ((u[..., None] + v[..., None] * Z[:, 1] - y) ** 2)
 for name, walk in paths.items():
     left.plot(*walk.T, ".-", lw=1, ms=4)
     right.plot(curves[name], label=name)
-left.plot(0, 2, "k*", ms=10)
-label(left, "θ₀ (1000s of price)", "θ₁ (price per m²)", f"{N_WALK} steps on the loss surface")
+left.plot(0, 2, "k*", ms=10, label="θ*")
+label(left, "θ₀ (1000s of price)", "θ₁ (price per m²)", f"{N_WALK} steps, colours as on the right")
 label(right, "step", "loss (1000s of price)²", "their loss", log="y")
 print("the star marks θ* = (0, 2)")
 
@@ -387,8 +388,8 @@ print("the star marks θ* = (0, 2)")
 #
 # Adam moves each coordinate by about 0.1 a step at first, whatever the slope. That is why it
 # survived the raw areas. But here, where both axes have similar units, it is the slowest of the
-# three: its steps never exceed about 0.1. And it rescales along the *axes*, and this valley is
-# tilted. On the raw areas it also left θ₀ wrong: the flat direction is still flat.
+# three: it rescales along the *axes*, and this valley is tilted, so it swings slowly along it. On
+# the raw areas it also left θ₀ wrong: the flat direction is still flat.
 #
 # ## 4 · Noise, and why the learning rate falls at the end
 #
@@ -432,7 +433,7 @@ sigma2 = mse(best_many, Z_many, y_many)
 for lr in FLOOR_RATES:
     rates = [lr] * FLOOR_STEPS
     walks = np.array([sgd(best_many, Z_many, y_many, rates, BATCH, rng) for _ in range(N_WALKS)])
-    excess = np.sum((walks[:, FLOOR_STEPS // 4:] - best_many) ** 2, axis=2)  # since ZᵀZ/n = 1
+    excess = np.sum((walks[:, FLOOR_STEPS // 4:] - best_many) ** 2, axis=2)  # as ZᵀZ/n = I
     floor = excess.mean()
     print(f"η = {lr}: floor {floor:.3g} price², predicted {lr * 2 * sigma2 / BATCH:.3g}")
 
@@ -495,7 +496,8 @@ print(f"predicted floor at the peak rate: {PEAK * 2 * sigma2 / BATCH:.0f} price�
 
 # %% [markdown]
 # **Reading.** At the constant rate the loss comes near the predicted floor early and stays there
-# (a little above: the formula leaves out terms in η²). Both schedules end several times lower. WSD
+# (somewhat above, since the formula leaves out terms in η²; the printed value is the last step
+# alone). Both schedules end several times lower. WSD
 # follows the constant line and drops in its last 80 steps. Cosine ends lower still, because it
 # spends more steps at low rates; but it had to know the number of steps beforehand.
 #
@@ -505,8 +507,8 @@ print(f"predicted floor at the peak rate: {PEAK * 2 * sigma2 / BATCH:.0f} price�
 # ## 5 · A line that obeys scaling laws
 #
 # Now the bridge to the whole course. Take linear regression with very many independent features.
-# Sort them: feature i has variance λᵢ = i^−p and explains the share sᵢ = i^−q of the variance of y
-# (so its weight is wᵢ² = sᵢ/λᵢ). A few features matter a lot, and very many matter a little.
+# Sort them: feature i has variance λᵢ = i^−p and contributes sᵢ = i^−q to the variance of y (so its
+# weight is wᵢ² = sᵢ/λᵢ). A few features matter a lot, and very many matter a little.
 # Spectra of real images and texts often look like this. Which loss do we get if only N features, D
 # samples or t steps are to be had?
 #
@@ -610,15 +612,17 @@ print({name: f"{values[0]:.3g} → {values[-1]:.3g}" for name, (_, values) in la
 # loss against samples is a mean over random draws (more of them where D is small and the scatter
 # large); its bracket is a 95 % bootstrap interval.
 #
-# The windows were chosen. Below N ≈ 10 or D ≈ 5 the sum is not yet an integral and the line is
-# flatter; as D comes near the 8192 features of the random draws their *finite* number shows and
-# the line is steeper. The exponent is an average over the window. Every measured scaling law has
+# The windows were chosen. Near N ≈ 10 or D ≈ 5 the sum is not yet an integral and the line is
+# flatter. As N nears the number of features in the sums, or D that of the random draws, their
+# *finite* number shows and the line is steeper; the upper end of the middle bracket is that. The
+# exponent is an average over the window. Every measured scaling law has
 # such ends, and a fit that includes them gets another exponent.
 #
 # What carries over to language models: a power law needs no deep network. A long tail of ever
 # smaller things to learn is enough. What does not carry over: nobody gives us p and q there, so we
 # shall have to measure. And if y carried label noise, its variance would remain at any N, D or t.
-# That constant is the E in L = E + A/N^α + B/D^β, which chapter 09 fits.
+# That constant is the E in L = E + A/N^α + B/D^β, which chapter 08 fits. (A, B, α, β are there the
+# constants of chapter 00's table, not this chapter's rate, batch and momentum.)
 
 # %% [markdown]
 # ## Exercises
@@ -628,7 +632,7 @@ print({name: f"{values[0]:.3g} → {values[-1]:.3g}" for name, (_, values) in la
 
 # %% tags=["exercise"]
 def steps_for_a_tenth():
-    """How many times more steps divide the loss by ten? Read the last figure's left panel."""
+    """How many times more steps divide the loss by ten? Use the slope in the last left panel."""
     return NotImplemented
 
 # %% tags=["exercise-check"]
@@ -687,7 +691,7 @@ check("02.5", compute_optimal)
 #
 # Drag the learning rate, or click it and use the arrow keys. Below half the bound the path bends
 # smoothly into the valley; between half and the whole it jumps from side to side; beyond it
-# leaves. Ask the class for the number of steps first. (Areas and prices in thousands, as in
+# leaves. First guess how many steps it will take. (Areas and prices in thousands, as in
 # section 3.)
 
 # %% tags=["widget"]
@@ -735,4 +739,4 @@ explore(trajectory,
 # 2024 on WSD; Bordelon, Canatar & Pehlevan, *Spectrum dependent learning curves* (2020) for the
 # sample law; Maloney, Roberts & Sully, *A solvable model of neural scaling laws* (2022).
 #
-# Next: **03 · Classification and metrics**.
+# Next: **06 · Transformer** (chapters 03 to 05 are planned).

@@ -24,7 +24,7 @@
 # 2. say where that law ends, and what a few steps of fine-tuning repair;
 # 3. tell a smaller *count* from a smaller *file* and from a faster *model*, and measure all three.
 #
-# Time: under a minute on a CPU, the same on a GPU (all runs stay on the CPU). Before this:
+# Runs in about 1 minute on a CPU, the same on a GPU (all runs stay on the CPU). Before this:
 # chapter 06.
 #
 # ## Symbols

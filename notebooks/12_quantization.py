@@ -27,7 +27,8 @@
 # The articles name "better compression" as a lever that saves storage, transfer and compute.
 # This chapter measures the first two. It also says plainly where the third does not follow.
 #
-# Time: about half a minute on a CPU, the same on a GPU (all runs stay on the CPU).
+# Runs in about 1 minute on a CPU, the same on a GPU (all runs stay on the CPU). Before this:
+# chapter 06.
 
 # %% [markdown]
 # ## Symbols

@@ -127,7 +127,7 @@ class Evil:
     (lambda x: None, "is the return missing?"),
     (lambda x: 2 * x, "You doubled."),
     (lambda x: -x / 2, "got -0.5 at index 0, expected 0.5"),
-    (lambda x: x.sum(), "got shape (), expected (2,)"),
+    (lambda x: x.sum(), "got one number, expected an array of shape (2,)"),
     (lambda x: x * np.nan, "got nan"),
     (lambda x: np.array(["a", "b"]), "expected numbers"),
     (lambda x: "half", "got 'half'"),

@@ -1,6 +1,8 @@
 """The helpers stay small, import one way, keep no state, and print nothing."""
 
 import ast
+import subprocess
+import sys
 
 import pytest
 
@@ -30,6 +32,22 @@ every_module = pytest.mark.parametrize("module", HELPERS, ids=lambda f: f.stem)
 
 def tree(module) -> ast.Module:
     return ast.parse(module.read_text(encoding="utf-8"))
+
+
+def test_ruff_finds_nothing_in_code_notebooks_and_tests():
+    command = [sys.executable, "-m", "ruff", "check", "--no-cache", str(sync.ROOT)]
+    result = subprocess.run(command, cwd=sync.ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+
+
+def test_the_readme_names_every_file_of_the_house():
+    readme = (sync.ROOT / "README.md").read_text(encoding="utf-8")
+    folders = ("helpers/*.*", "tools/*.py", "tests/*.*", "tests/browser/*.py",
+               "tests/benchmarks/*.py", "tests/offline/*.py", "data/*.*", "data/sweeps/*.csv",
+               "data/models/*", "data/published/*.csv", "*.*")
+    files = [f for pattern in folders for f in sync.ROOT.glob(pattern)
+             if f.is_file() and not f.name.startswith((".", "__"))]
+    assert [f.name for f in files if f.name not in readme] == []
 
 
 def test_the_package_is_small():

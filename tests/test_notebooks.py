@@ -137,6 +137,16 @@ def test_few_cells_are_uncompared_and_each_says_why():
     assert len(loose) <= MOST_UNCOMPARED * len(cells), f"{len(loose)} of {len(cells)}"
 
 
+@every_notebook
+def test_stated_minutes_are_the_measured_ones_here_and_in_the_readme(source):
+    text = jupytext.read(source).cells[0].source
+    minutes = int(re.search(r"Runs in about (\d+) minutes? on a CPU", text).group(1))
+    assert abs(minutes - stored(source).metadata.seconds / 60) <= 1
+    readme = (sync.ROOT / "README.md").read_text(encoding="utf-8")
+    row = rf"^\| \[{re.escape(text.splitlines()[0][2:])}\]\(notebooks/{source.stem}\.ipynb\) \|"
+    assert re.search(rf"{row}.*\| {minutes} \|$", readme, re.M), "the README's map differs"
+
+
 def run_nbval(notebook) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
                "-c", str(sync.ROOT / "pyproject.toml"), "--rootdir", str(sync.ROOT), str(notebook)]

@@ -5,6 +5,7 @@ The `.py` is what people edit; the `.ipynb` is always made here, never edited.
 """
 
 import ast
+import base64
 import hashlib
 import os
 import sys
@@ -20,6 +21,7 @@ from nbclient.exceptions import CellExecutionError
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+README_FIGURE = ROOT / "data" / "held_out_run.png"
 TIME_LIMIT = 600  # seconds one cell may take
 
 
@@ -96,10 +98,19 @@ def execute(source: Path) -> nbformat.NotebookNode:
     return notebook
 
 
+def save_readme_figure(notebook: nbformat.NotebookNode) -> None:
+    """Write the figure of the cell tagged `readme`, if this notebook has it, for the README."""
+    for cell in notebook.cells:
+        if "readme" in cell.metadata.get("tags", []):
+            images = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
+            README_FIGURE.write_bytes(base64.b64decode(images[0]))
+
+
 def main(chapters: list[str]) -> int:
     """Sync the given chapters, or the stale ones; return the exit status."""
     chosen = [s for s in sources() if (s.stem[:2] in chapters if chapters else is_stale(s))]
     print(f"{len(chosen)} of {len(sources())} notebooks to execute")
+    os.environ |= {"PROFILE": "quick", "DEVICE": "cpu"}  # what the tests compare with
     with tempfile.TemporaryDirectory() as folder:
         for source in chosen:
             os.environ["COURSE_PROGRESS"] = f"{folder}/{source.stem}.json"
@@ -110,9 +121,11 @@ def main(chapters: list[str]) -> int:
                 print(f"{source.name}: a cell failed; the stored notebook is left as it was.\n"
                       f"{error}", file=sys.stderr)
                 return 1
+            notebook.metadata["seconds"] = round(time.perf_counter() - start)
+            save_readme_figure(notebook)
             text = nbformat.writes(notebook) + "\n"
             source.with_suffix(".ipynb").write_text(text, encoding="utf-8", newline="\n")
-            print(f"{source.stem}: {time.perf_counter() - start:.0f} s", flush=True)
+            print(f"{source.stem}: {notebook.metadata['seconds']} s", flush=True)
     return 0
 
 

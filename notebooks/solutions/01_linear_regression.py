@@ -84,6 +84,12 @@ def _ridge_gradient_in_place(theta, X, y, lam):
                  lambda t, X, y, lam: mse_gradient(t, X, y) / 2 + 2 * lam * _penalty(t),
                  "The MSE's gradient is summed over the examples; take the mean.":
                  lambda t, X, y, lam: mse_gradient(t, X, y) * len(y) + 2 * lam * _penalty(t),
+                 "The residual is Xθ − y: with y − Xθ the sign of the MSE's part is flipped.":
+                 lambda t, X, y, lam: -mse_gradient(t, X, y) + 2 * lam * _penalty(t),
+                 "The whole gradient has the opposite sign.":
+                 lambda t, X, y, lam: -mse_gradient(t, X, y) - 2 * lam * _penalty(t),
+                 "Both factors 2 are missing: this is the gradient of J/2.":
+                 lambda t, X, y, lam: mse_gradient(t, X, y) / 2 + lam * _penalty(t),
                  "The penalty is missing.": lambda t, X, y, lam: mse_gradient(t, X, y),
                  IN_PLACE: _ridge_gradient_in_place})
 def ridge_gradient(theta, X, y, lam):
@@ -135,6 +141,13 @@ def _mean_errors(X, y, lambdas, n_folds, swap=False, everything=False):
     return errors
 
 
+def _block_errors(X, y, lambdas, n_folds):
+    order = np.argsort(np.arange(len(y)) % n_folds, kind="stable")  # blocks become every k-th
+    back = np.empty_like(order)
+    back[order] = np.arange(len(y))
+    return _mean_errors(X[back], y[back], lambdas, n_folds)
+
+
 def _few(seed: int, n: int, d: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     X = design_matrix(rng.normal(size=(n, d)))
@@ -155,6 +168,8 @@ _GRID = np.array([0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
                  lambda X, y, lams, k: lams[np.argmin([mse(ridge(X, y, a), X, y) for a in lams])],
                  "You returned the place in the list; return the λ that stands there.":
                  lambda X, y, lams, k: int(np.argmin(_mean_errors(X, y, lams, k))),
+                 "Your folds are blocks; example i belongs to fold i % n_folds.":
+                 lambda X, y, lams, k: lams[np.argmin(_block_errors(X, y, lams, k))],
                  "You took the λ with the highest error.":
                  lambda X, y, lams, k: lams[np.argmax(_mean_errors(X, y, lams, k))],
                  "You fitted on the one fold and judged on the others; it is the other way round.":

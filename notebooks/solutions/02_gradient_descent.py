@@ -1,7 +1,5 @@
 """Solutions of chapter 02, each with the mistakes that learners make."""
 
-import math
-
 import numpy as np
 
 from helpers.exercises import exercise
@@ -21,7 +19,8 @@ def houses(seed, n=8, d=3):
     cases=((),),
     rtol=0.2,
     wrong={
-        "That is 10^0.4, how much ten times more steps help. The question runs the other way.":
+        "2.5 is the number of decades, 1/0.4: return the factor, 10^2.5. (If you meant 10^0.4: "
+        "that is how much ten times more steps help; the question runs the other way.)":
             lambda: 10**0.4,
         "A tenth of the loss for ten times the steps would need the exponent 1; here it is 0.4.":
             lambda: 10.0,
@@ -51,6 +50,10 @@ def steps_for_a_tenth():
             lambda theta, X, y, lr: theta - lr * 2 * X.T @ (X @ theta - y),
         "The prices are missing: the gradient needs the residuals Xθ − y, not the predictions Xθ.":
             lambda theta, X, y, lr: theta - lr * 2 / len(y) * X.T @ (X @ theta),
+        "This is only the change: add it to theta.":
+            lambda theta, X, y, lr: -lr * 2 / len(y) * X.T @ (X @ theta - y),
+        "Two things are missing: the 2, and the division by n.":
+            lambda theta, X, y, lr: theta - lr * X.T @ (X @ theta - y),
         "This is the gradient itself. Take the step: theta − lr · gradient.":
             lambda theta, X, y, lr: 2 / len(y) * X.T @ (X @ theta - y),
     },
@@ -103,25 +106,25 @@ def largest_lr(x):
     cases=((10.0, 1e-6), (21.2, 1e-3), (1000.0, 1e-2)),
     wrong={
         "Twice too many: the loss is the *square* of the error, so it shrinks by factor² a step.":
-            lambda kappa, tolerance: math.ceil(
-                math.log(tolerance) / math.log((kappa - 1) / (kappa + 1))),
+            lambda kappa, tolerance: np.ceil(
+                np.log(tolerance) / np.log((kappa - 1) / (kappa + 1))),
         "The factor 1 − 1/κ belongs to η = 1/h_max. With η = 2/(h_max + h_min) it is smaller.":
-            lambda kappa, tolerance: math.ceil(math.log(tolerance) / 2 / math.log(1 - 1 / kappa)),
+            lambda kappa, tolerance: np.ceil(np.log(tolerance) / 2 / np.log(1 - 1 / kappa)),
         "√κ is what momentum reaches. For plain descent κ itself stands in the factor.":
-            lambda kappa, tolerance: math.ceil(
-                math.log(tolerance) / 2 / math.log((kappa**0.5 - 1) / (kappa**0.5 + 1))),
+            lambda kappa, tolerance: np.ceil(
+                np.log(tolerance) / 2 / np.log((kappa**0.5 - 1) / (kappa**0.5 + 1))),
         "Rounded down: one step earlier the loss is still above the tolerance. Round up.":
-            lambda kappa, tolerance: math.floor(
-                math.log(tolerance) / 2 / math.log((kappa - 1) / (kappa + 1))),
+            lambda kappa, tolerance: np.floor(
+                np.log(tolerance) / 2 / np.log((kappa - 1) / (kappa + 1))),
         "The two logarithms have different bases: use the same one above and below.":
-            lambda kappa, tolerance: math.ceil(
-                math.log10(tolerance) / 2 / math.log((kappa - 1) / (kappa + 1))),
+            lambda kappa, tolerance: np.ceil(
+                np.log10(tolerance) / 2 / np.log((kappa - 1) / (kappa + 1))),
     },
 )
 def steps_needed(kappa, tolerance):
     """Steps of gradient descent until the loss is at most `tolerance` times its start, at worst."""
     factor = (kappa - 1) / (kappa + 1)  # error of the slowest direction, per step
-    return math.ceil(math.log(tolerance) / (2 * math.log(factor)))
+    return int(np.ceil(np.log(tolerance) / (2 * np.log(factor))))
 
 
 @exercise(
@@ -130,10 +133,14 @@ def steps_needed(kappa, tolerance):
     hints=("The loss is about N^−(q−1) + t^−((q−1)/p). At the best N neither term is wasted: they "
            "are of the same size.",
            "Equal terms mean N = t^(1/p), so t = N^p and C = N·t = N^(1+p). Solve for N."),
-    cases=((2.0, 1.8), (1.5, 1.4), (3.0, 2.5)),
+    cases=((3.0, 2.5), (1.5, 1.4), (2.0, 1.8)),
     wrong={
         "That splits C evenly, N ∝ C^½. It is right only if both exponents are equal (p = 1).":
             lambda p, q: (0.5, (q - 1) / 2),
+        "You used t alone: n = t^(1/p). But C = N·t, so t itself is N^p.":
+            lambda p, q: (1 / p, (q - 1) / p),
+        "The minus sign already stands in C^−k: return k positive.":
+            lambda p, q: (1 / (1 + p), -(q - 1) / (1 + p)),
         "N and t are swapped: p/(1+p) is the exponent of the steps.":
             lambda p, q: (p / (1 + p), (q - 1) / (1 + p)),
         "The loss is N^−(q−1) at the best N: multiply the exponent of N by q − 1, not by q.":

@@ -16,7 +16,7 @@ def start() -> float:
     """Seconds from the command to the first answer."""
     port, token = lab.free_port(), secrets.token_hex(16)
     url = f"http://127.0.0.1:{port}"
-    options = f"--no-browser --allow-root --port={port} --IdentityProvider.token={token}"
+    options = f"--no-browser --port={port} --IdentityProvider.token={token}"
     with tempfile.NamedTemporaryFile() as log:
         begin = time.perf_counter()
         process = subprocess.Popen(["make", "lab", f"LAB_ARGS={options}"], cwd=ROOT,

@@ -1,0 +1,100 @@
+"""Verdicts: checked when given, stored for machines, gathered from notebooks."""
+
+import json
+
+import numpy as np
+import pytest
+
+from helpers import claims, data
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What verdict() displays: a list of mime bundles."""
+    bundles = []
+
+    def display(bundle, raw):
+        assert raw
+        bundles.append(bundle)
+
+    monkeypatch.setattr(claims, "display", display)
+    return bundles
+
+
+@pytest.mark.parametrize(("holds", "word"), [
+    (True, "confirmed"), (np.bool_(True), "confirmed"), (False, "refuted"),
+    (np.float64(1) > 2, "refuted"), (None, "it depends")])
+def test_a_verdict_stores_its_row_for_machines(shown, holds, word):
+    claims.verdict("K3", holds, "off by a factor 2", ratio=np.float64(2.00000049), n=np.int64(10))
+    bundle, = shown
+    assert json.loads(json.dumps(bundle))[claims.VERDICT] == {
+        "claim": "K3", "verdict": word, "measured": "off by a factor 2",
+        "figures": {"ratio": 2.0, "n": 10.0}}
+
+
+def test_a_verdict_shows_the_article_s_words_and_the_measurement(shown):
+    claims.verdict("K3", False, "off by a factor 2")
+    bundle, = shown
+    says = data.table("claims.csv").set_index("claim").says["K3"]
+    assert bundle["text/plain"] == "K3 refuted: off by a factor 2"
+    assert bundle["text/markdown"] == (f"> **K3 · refuted**\n>\n> *The article:* {says}\n>\n"
+                                       "> *Measured:* off by a factor 2")
+    assert bundle[claims.VERDICT]["figures"] == {}
+
+
+def test_figures_keep_six_digits(shown):
+    claims.verdict("K1", True, "close", small=1.23456789e-9, large=123456789, negative=-0.1 - 0.2)
+    assert shown[0][claims.VERDICT]["figures"] == {"small": 1.23457e-9, "large": 123457000.0,
+                                                   "negative": -0.3}
+
+
+@pytest.mark.parametrize("claim", ["K0", "k3", "", "K 3", None])
+def test_an_unknown_claim_is_refused(shown, claim):
+    with pytest.raises(ValueError, match=rf"no claim {claim!r} in data/claims\.csv"):
+        claims.verdict(claim, True, "anything")
+    assert not shown
+
+
+@pytest.mark.parametrize("holds", [1, 0, "yes", "confirmed", np.array([True]), 0.5])
+def test_a_verdict_that_is_no_comparison_s_result_is_refused(shown, holds):
+    with pytest.raises(TypeError, match="expected a comparison's result, or None"):
+        claims.verdict("K3", holds, "anything")
+    assert not shown
+
+
+def test_each_claim_has_one_number_and_says_something():
+    table = data.table("claims.csv")
+    assert table.claim.is_unique
+    assert table.claim.str.fullmatch(r"K\d+").all()
+    assert table.says.str.len().gt(20).all()
+
+
+def notebook(*outputs_of_cells) -> str:
+    cells = [{"cell_type": "markdown", "source": "words"}]
+    cells += [{"cell_type": "code", "outputs": outputs} for outputs in outputs_of_cells]
+    return json.dumps({"cells": cells}, ensure_ascii=False)
+
+
+def test_verdicts_are_gathered_from_stored_notebooks_in_order(tmp_path, monkeypatch, shown):
+    for claim, holds in (("K1", True), ("K2", False), ("K3", None)):
+        claims.verdict(claim, holds, f"misst α für {claim}", value=1)
+    first, second, third = ({"output_type": "display_data", "data": bundle} for bundle in shown)
+    stream = {"output_type": "stream", "name": "stdout", "text": "1\n"}
+    picture = {"output_type": "display_data", "data": {"image/png": "…"}}
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name, text in {"02_b.ipynb": notebook([third]),
+                       "01_a.ipynb": notebook([stream, first], [], [picture, second]),
+                       "03_c.ipynb": notebook([stream]),
+                       "01_a.py": "# not a notebook"}.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    monkeypatch.setattr(claims, "ROOT", tmp_path)
+    rows = claims.verdicts()
+    assert [(r["notebook"], r["claim"], r["verdict"]) for r in rows] == [
+        ("01_a", "K1", "confirmed"), ("01_a", "K2", "refuted"), ("02_b", "K3", "it depends")]
+    assert rows[0] == {**shown[0][claims.VERDICT], "notebook": "01_a"}
+
+
+def test_no_notebooks_hold_no_verdicts(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "ROOT", tmp_path)
+    assert claims.verdicts() == []

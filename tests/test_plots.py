@@ -1,0 +1,253 @@
+"""Figures by what they draw; widgets by what their sliders do to the picture."""
+
+import io
+import itertools
+
+import ipywidgets
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from helpers import plots, widgets
+
+
+@pytest.fixture(autouse=True)
+def no_screen():
+    plt.switch_backend("Agg")
+    with matplotlib.rc_context():
+        yield
+    plt.close("all")
+
+
+# plots
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_panels_stand_side_by_side_in_one_figure(n):
+    axes = plots.panels(n, title="The whole", height=2.0)
+    figure = axes[0].figure
+    assert len(axes) == n
+    assert figure.axes == list(axes)
+    assert figure.get_suptitle() == "The whole"
+    assert figure.get_size_inches()[1] == 2.0
+    assert len({ax.get_position().y0 for ax in axes}) == 1
+
+
+def test_label_names_both_directions_with_their_scales():
+    ax, other = plots.panels(2)
+    assert plots.label(ax, "N (parameters)", "loss (nats)", "Title", log="xy") is None
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("N (parameters)", "loss (nats)",
+                                                                  "Title")
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    plots.label(other, "x", "y", log="x")
+    assert (other.get_xscale(), other.get_yscale()) == ("log", "linear")
+
+
+def test_a_legend_stands_where_something_is_labelled():
+    named, bare = plots.panels(2)
+    named.plot([1, 2], label="a line")
+    bare.plot([1, 2])
+    for ax in (named, bare):
+        plots.label(ax, "x", "y")
+    assert [t.get_text() for t in named.get_legend().get_texts()] == ["a line"]
+    assert bare.get_legend() is None
+
+
+@pytest.mark.parametrize(("v", "text"), [
+    (0.001, "0.001"), (0.5, "0.5"), (1.0, "1"), (2000, "2000"), (50_000, "50000"),
+    (1e5, "$10^{5}$"), (1000.0 * 1e9, "$10^{12}$"), (2e-4, r"$2\!\times\!10^{-4}$"),
+    (5e18, r"$5\!\times\!10^{18}$"), (1e-30, "$10^{-30}$")])
+def test_a_tick_is_plain_or_a_power_of_ten(v, text):
+    assert plots.number(v) == text
+
+
+@pytest.mark.parametrize(("high", "ticks"), [
+    (20, [1, 2, 5, 10, 20]), (1e4, [1, 10, 100, 1e3, 1e4])])
+def test_a_short_log_axis_has_ticks_between_the_powers_of_ten(high, ticks):
+    (ax,) = plots.panels()
+    ax.set_xlim(1, high)
+    plots.label(ax, "x", "y", log="x")
+    shown = [t for t in ax.get_xticks() if 1 <= t <= high]
+    assert shown == pytest.approx(ticks)
+    assert [t.get_text() for t in ax.get_xticklabels(minor=True) if t.get_text()] == []
+
+
+def test_interval_is_written_with_its_digits():
+    assert plots.interval(0.34, 0.331, 0.3494) == "0.340 (0.331 … 0.349)"
+    assert plots.interval(-1.26, -2, 0, digits=1) == "-1.3 (-2.0 … 0.0)"
+
+
+def test_colors_are_different():
+    assert len(set(plots.COLORS)) == len(plots.COLORS) >= 8
+
+
+def test_contours_are_even_in_the_logarithm_and_leave_out_what_has_none():
+    (ax,) = plots.panels()
+    x, y = np.linspace(0, 2, 30), np.linspace(0, 1, 20)
+    z = np.exp(x + y[:, None])
+    z[0, 0] = 0
+    assert plots.contours(ax, x, y, z, n_levels=5) is ax
+    drawn, = ax.collections
+    assert np.allclose(np.diff(np.log(drawn.levels)), np.diff(np.log(drawn.levels))[0])
+    assert drawn.levels[[0, -1]] == pytest.approx([z[z > 0].min(), np.exp(3)])
+    assert len(drawn.levels) == 5
+
+
+def test_a_heatmap_has_its_ticks_and_unit():
+    (ax,) = plots.panels()
+    z = np.arange(6.0).reshape(2, 3)
+    assert plots.heatmap(ax, z, ["a", "b", "c"], ["low", "high"], unit="nats") is ax
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["a", "b", "c"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["low", "high"]
+    assert ax.figure.axes[1].get_ylabel() == "nats"
+    assert np.array_equal(ax.collections[0].get_array().reshape(2, 3), z)
+
+
+def test_a_picture_is_drawn_as_it_says():
+    drawn = [widgets.series("line", [1, 10], [2, 3], "fit"),
+             widgets.series("dash", [1, 10], [2, 2]),
+             widgets.series("points", [1, 10], [3, 4], "runs", color=0)]
+    shown = widgets.picture(drawn, "N", "loss", (1, 100), (1, 5), title="T", log="x")
+    (ax,) = plots.panels()
+    assert plots.draw(shown, ax) is ax
+    line, dash, points = ax.lines
+    assert [(a.get_linestyle(), a.get_marker()) for a in ax.lines] == [
+        ("-", "None"), ("--", "None"), ("None", "o")]
+    assert line.get_color() == points.get_color() == plots.COLORS[0]
+    assert dash.get_color() == plots.COLORS[1]
+    assert line.get_xydata().tolist() == [[1, 2], [10, 3]]
+    assert (ax.get_xlim(), ax.get_ylim()) == ((1, 100), (1, 5))
+    assert (ax.get_xscale(), ax.get_yscale(), ax.get_title()) == ("log", "linear", "T")
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["fit", "runs"]
+
+
+# series and pictures
+
+
+@pytest.mark.parametrize(("kind", "x", "y"), [
+    ("curve", [1], [1]), ("", [1], [1]), ("line", [1, 2], [1]), ("points", [], [1])])
+def test_a_series_of_unknown_kind_or_unequal_lengths_is_refused(kind, x, y):
+    with pytest.raises(ValueError, match=f"kind={kind!r} with {len(x)} x and {len(y)} y values"):
+        widgets.series(kind, x, y)
+
+
+def test_a_series_is_plain_lists():
+    one = widgets.series("line", np.arange(3), (4, 5, 6), "name", color=2)
+    assert one == {"kind": "line", "x": [0.0, 1.0, 2.0], "y": [4.0, 5.0, 6.0], "label": "name",
+                   "color": 2}
+    assert "color" not in widgets.series("line", [1], [1])
+
+
+@pytest.mark.parametrize(("xlim", "ylim", "log", "named"), [
+    ((1, 1), (0, 1), "", "xlim"), ((2, 1), (0, 1), "", "xlim"), ((0, 1), (3, 2), "", "ylim"),
+    ((0, 1), (1, 2), "x", "xlim"), ((1, 2), (-1, 2), "xy", "ylim"),
+    ((float("nan"), 1), (0, 1), "", "xlim")])
+def test_empty_limits_and_those_not_on_a_log_axis_are_refused(xlim, ylim, log, named):
+    with pytest.raises(ValueError, match=rf"{named}=\(.*expected low < high, positive on a log"):
+        widgets.picture([], "x", "y", xlim, ylim, log=log)
+
+
+@pytest.mark.parametrize(("log", "kept"), [
+    ("", [(-1, 1), (0, 2), (1, -3), (2, 0), (3, 5)]), ("x", [(1, -3), (2, 0), (3, 5)]),
+    ("y", [(-1, 1), (0, 2), (3, 5)]), ("xy", [(3, 5)])])
+def test_values_that_are_not_finite_or_not_on_the_axis_are_left_out(log, kept):
+    x = [-1, 0, 1, 2, 3, np.nan, 4, np.inf, 5]
+    y = [1, 2, -3, 0, 5, 1, np.nan, 1, -np.inf]
+    given = widgets.series("points", x, y, "all", color=3)
+    shown = widgets.picture([given], "x", "y", (1, 2), (1, 2), log=log)["series"][0]
+    assert list(zip(shown["x"], shown["y"], strict=True)) == kept
+    assert (shown["kind"], shown["label"], shown["color"]) == ("points", "all", 3)
+    assert len(given["x"]) == 9  # the caller's series is left alone
+
+
+# widgets
+
+
+def show(slope, power=0.0, shape="line"):
+    x = np.linspace(0, 1, 5)
+    return widgets.picture([widgets.series(shape, x, slope * x**power)], "x", "y", (0, 1), (0, 10),
+                           text=f"slope {slope:g}")
+
+
+@pytest.fixture
+def slider():
+    return ipywidgets.FloatSlider(value=2, min=1, max=5, step=0.5, description="slope")
+
+
+def test_moving_a_control_changes_the_picture(slider):
+    explorer = widgets.explore(show, slope=slider)
+    before = explorer.canvas.picture
+    assert before == show(2)
+    slider.value = 3
+    assert explorer.values == {"slope": 3.0}
+    assert explorer.canvas.picture == show(3) != before
+    assert explorer.children == (slider, explorer.canvas)
+
+
+def test_explore_tries_all_corners_before_it_shows(slider):
+    seen = []
+
+    def spy(**values):
+        seen.append(tuple(values.values()))
+        return show(**values)
+
+    power = ipywidgets.FloatLogSlider(value=1, base=10, min=-1, max=1, description="power")
+    shape = ipywidgets.Dropdown(options=[("solid", "line"), ("broken", "dash"), ("dots", "points")])
+    widgets.explore(spy, slope=slider, power=power, shape=shape)
+    corners = itertools.product((1, 5), (0.1, 10), ("line", "dash", "points"))
+    assert sorted(seen[:12]) == sorted(corners)
+    assert seen[12:] == [(2, 1, "line")]  # then the values they stand at
+
+
+@pytest.mark.parametrize("corner", [(1, 0), (1, 3), (5, 0), (5, 3)])
+def test_explore_fails_where_one_corner_does(slider, corner):
+    def fragile(slope, power):
+        return {}[slope] if (slope, power) == corner else show(slope, power)
+
+    with pytest.raises(KeyError):
+        widgets.explore(fragile, slope=slider, power=ipywidgets.IntSlider(value=1, min=0, max=3))
+
+
+def test_an_error_is_shown_in_the_text_and_raised_and_gone_with_the_next_move(slider):
+    def fragile(slope):
+        return show(1 / (slope - 3) if slope == 3 else slope)
+
+    explorer = widgets.explore(fragile, slope=slider)
+    with pytest.raises(ZeroDivisionError):
+        slider.value = 3
+    assert explorer.canvas.picture["text"] == "ZeroDivisionError: float division by zero"
+    assert explorer.canvas.picture["series"] == []
+    assert explorer.canvas.picture["xlabel"] == "x"
+    slider.value = 4
+    assert explorer.canvas.picture == show(4)
+
+
+def test_repr_says_what_the_sliders_say_and_no_more(slider):
+    both = [repr(widgets.explore(show, slope=ipywidgets.FloatSlider(
+        value=2, min=1, max=5, description="slope"))) for _ in range(2)]
+    assert both == ["Explorer(slope 2.0)"] * 2
+    explorer = widgets.explore(show, slope=slider)
+    slider.value = 2.5
+    assert repr(explorer) == "Explorer(slope 2.5)"
+
+
+def test_the_stored_output_holds_the_widget_a_png_and_the_text(slider):
+    explorer = widgets.explore(show, slope=slider)
+    open_before = plt.get_fignums()
+    bundle = explorer._repr_mimebundle_()
+    assert plt.get_fignums() == open_before
+    image = plt.imread(io.BytesIO(bundle["image/png"]), format="png")
+    assert min(image.shape[:2]) > 100
+    assert image.std() > 0
+    assert bundle["text/plain"] == "Explorer(slope 2.0)\nslope 2"
+    view = bundle["application/vnd.jupyter.widget-view+json"]
+    assert view["model_id"] == explorer.model_id
+    slider.value = 5
+    assert explorer._repr_mimebundle_()["image/png"] != bundle["image/png"]
+
+
+def test_the_canvas_has_the_palette_and_its_script():
+    canvas = widgets.Canvas()
+    assert tuple(canvas.colors) == plots.COLORS
+    assert "export default" in str(canvas._esm)
