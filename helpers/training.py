@@ -138,10 +138,12 @@ def evaluate(model: torch.nn.Module, windows: np.ndarray, batch_size: int = 32) 
 
 
 def commit() -> str:
-    """Short hash of the checked-out commit, with `+` if files differ from it; else `unknown`."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
+    """Short hash of the checked-out commit, with `+` if helpers differ from it; else `unknown`."""
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True,
+                              check=True).stdout.strip()
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "-s", "helpers") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -74,9 +74,9 @@ rng = runtime.setup(SEED)
 # %% [markdown]
 # ## Ten houses
 #
-# The first of the two articles that the course tests (chapter 00) fits house prices by area. Its ten
-# points lie exactly on $y = 2x$. We read the areas as square metres; the prices have no unit, so we
-# call them price units.
+# The first of the two articles that the course tests (chapter 00) fits house prices by area. Its
+# ten points lie exactly on $y = 2x$. We read the areas as square metres; the prices have no unit,
+# so we call them price units.
 
 # %%
 areas = AREAS.astype(float)
@@ -279,8 +279,9 @@ _ = label(ax, "condition number κ(X) (no unit)", "distance from the true θ (no
 # %% [markdown]
 # **Reading.** Each factor of ten in $\kappa$ costs QR one digit and the normal equations two, as
 # the exponents say. numpy's numbers (float64) carry about 16 digits, so the normal equations have
-# none left near $\kappa = 10^8$, and they give no warning. One caution: these problems have no noise.
-# With large residuals, QR's error also gets a part that grows as $\kappa^2$, scaled by the residuals' size.
+# none left near $\kappa = 10^8$, and they give no warning. One caution: these problems have no
+# noise. With large residuals, QR's error also gets a part that grows as $\kappa^2$, scaled by the
+# residuals' size.
 #
 # **Exercise 01.1.** Read off the figure: at $\kappa = 10^k$ the error of the normal equations
 # reaches $10^{-6}$. Return $k$.
