@@ -44,7 +44,7 @@ def test_the_readme_names_every_file_of_the_house():
     readme = (sync.ROOT / "README.md").read_text(encoding="utf-8")
     folders = ("helpers/*.*", "tools/*.py", "tests/*.*", "tests/browser/*.py",
                "tests/benchmarks/*.py", "tests/offline/*.py", "data/*.*", "data/sweeps/*.csv",
-               "data/models/*", "data/published/*.csv", "*.*")
+               "data/models/*", "data/published/*.csv", "notebooks/*.png", "*.*")
     files = [f for pattern in folders for f in sync.ROOT.glob(pattern)
              if f.is_file() and not f.name.startswith((".", "__"))]
     assert [f.name for f in files if f.name not in readme] == []

@@ -156,6 +156,8 @@ def run_nbval(notebook) -> subprocess.CompletedProcess:
 def test_one_altered_digit_in_a_stored_output_fails_the_comparison(tmp_path):
     code = ["x = 2.5", "print(f'{x / 2:.3f}')"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in code])
+    for number, cell in enumerate(notebook.cells, 1):
+        cell.execution_count = number
     notebook.cells[1].outputs = [nbformat.v4.new_output("stream", name="stdout", text="1.250\n")]
     nbformat.write(notebook, tmp_path / "honest.ipynb")
     notebook.cells[1].outputs[0].text = "1.251\n"

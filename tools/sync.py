@@ -21,7 +21,7 @@ from nbclient.exceptions import CellExecutionError
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-README_FIGURE = ROOT / "data" / "held_out_run.png"
+README_FIGURE = NOTEBOOKS / "held_out_run.png"
 TIME_LIMIT = 600  # seconds one cell may take
 
 
