@@ -114,8 +114,9 @@ def _judge(e: Exercise, answer) -> tuple[str, str]:
         fault, got = _call(answer, given)
         if fault is None and got is NotImplemented:
             return "○", "not attempted. Write it above, run that cell, then this one."
-        where = f"case {number} of {len(e.cases)}, given {', '.join(map(_show, _plain(args)))}: "
-        where = where if args else ""  # an exercise that asks for one value does not tell it
+        shown = [f"{name} = {_show(_plain(a))}" for name, a in
+                 zip(inspect.signature(e.solve).parameters, args, strict=False)]
+        where = f"case {number} of {len(e.cases)}, given {', '.join(shown)}: " if args else ""
         if fault:
             return "✗", where + fault
         expected = _plain(e.solve(*copy.deepcopy(args)))
@@ -141,7 +142,6 @@ class _TimeUp(BaseException):
 
 def _call(function: Callable, args: tuple) -> tuple[str | None, object]:
     """(fault, None) or (None, plain result), after at most TIME_LIMIT seconds."""
-    box = {}
     def run():
         try:
             box["value"] = _plain(function(*args))
@@ -150,7 +150,7 @@ def _call(function: Callable, args: tuple) -> tuple[str | None, object]:
         except BaseException as error:
             box["fault"] = f"it raised {type(error).__name__}: {error}{_line(error)}"
 
-    thread = threading.Thread(target=run, daemon=True)
+    box, thread = {}, threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(TIME_LIMIT)
     for _ in range(10):  # an endless loop: raise inside it, again if it catches everything

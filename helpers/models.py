@@ -47,7 +47,7 @@ def rotation(positions, d_head, base=1000.0):
 def rotate(x, turn):
     """Turn each pair of numbers in x (..., seq, d_head) by its position's angle."""
     cos, sin = turn
-    a, b = x.chunk(2, dim=-1)
+    a, b = x.chunk(2, dim=-1)  # pair i: number i of the first half, number i of the second
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 

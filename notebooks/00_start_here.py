@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -107,16 +109,16 @@ for exponent in (0.05, 0.1, 0.2):
 # ```mermaid
 # flowchart LR
 #     subgraph I [Foundations]
-#         A01[01 Linear regression] --> A02[02 Gradient descent]
+#         A01[01 · Linear regression · 1 min] --> A02[02 · Gradient descent · 1 min]
 #     end
 #     subgraph II [The model]
-#         A06[06 Transformer]
+#         A06[06 · Transformer · 2 min]
 #     end
 #     subgraph III [Scaling laws]
-#         A08[08 Scaling sweeps]
+#         A08[08 · Scaling sweeps · 1 min]
 #     end
 #     subgraph IV [Compression]
-#         A11[11 Pruning] --> A12[12 Quantization]
+#         A11[11 · Pruning · 1 min] --> A12[12 · Quantization · 1 min]
 #     end
 #     A02 --> A06 --> A08
 #     A06 --> A11
@@ -129,7 +131,7 @@ for exponent in (0.05, 0.1, 0.2):
 #     L[layers] --> P[prediction] --> S[loss] --> G[gradient] --> O[optimiser] --> U[update] --> L
 # ```
 #
-# The README lists each chapter with its question and its minutes.
+# (Minutes are what the cells take on two CPU cores. The README adds each chapter's question.)
 #
 # The course also tests statements. Two introductory articles on scaling laws, called *the article*
 # (I and II), make claims that can be measured; each has a number, K1 to K17 (all are in

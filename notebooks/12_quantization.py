@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -46,8 +48,9 @@
 # | mse | `mse` | mean of $(w-\hat w)^2$ | as $w^2$ |
 # | $L$ | `loss` | held-out loss | nats/token |
 #
-# A code without the group is called *per tensor* ($g$ is the size of the tensor), *per row*
-# ($g$ is the length of a row, so each output channel has its scale) or *per group*.
+# A grid is named after the weights that share a scale: *per tensor* ($g$ is the size of the
+# tensor), *per row* ($g$ is the length of a row, so each output channel has its scale) or *per
+# group*.
 
 # %% tags=["imports"]
 import json
@@ -93,7 +96,8 @@ FLOOR = 0.01  # percent: smaller loss increases are drawn here
 #
 # The model is the course's GPT. The examination is text that it never saw: whole documents that
 # were held out. Weights are quantised from fp32. The loss is computed in float64, so that a
-# change in the fourth digit means the weights and not the rounding of the sum.
+# change in the fourth digit means the weights and not the rounding of the sum. Chapter 11 prints
+# another loss for the same model, because it reads 48 windows and not 100.
 
 # %%
 rng = runtime.setup(SEED)
@@ -136,7 +140,7 @@ print(f"held-out loss with fp32 weights: {base_loss:.3f} nats/token")
 # divide a row.
 #
 # PyTorch has the same step inside: its `fake_quantize` rounds to the grid and comes straight back,
-# with scales and zero points from outside. The check hands it ours, and asks for the same bits.
+# with scales and zero points from outside. The check hands it ours; the results must be identical.
 
 
 # %% tags=["essential"]
@@ -266,8 +270,8 @@ _ = label(ax, "bits of one code", "squared error / squared weights",
 # leaves out: from 3 to 4 bits the steps grow from 3 to 7, more than double. A smaller group moves
 # the whole line down and leaves its slope alone, because it shrinks the step $s$.
 #
-# The points of groups of 32 lie a little *below* their line. In each group the largest weight sits
-# on a level and has no error at all.
+# The points of groups of 32 lie 3 to 5 % *below* their line, too little to see on this axis. In
+# each group the largest of the 32 weights sits on a level and has no error at all: that is 3 %.
 #
 # ## Outliers
 #
@@ -319,6 +323,9 @@ print(f"largest weight, in standard deviations: {np.median(list(crest.values()))
       f" matrix, {crest[worst]:.1f} in\n{worst}, where a normal one would reach {normal:.1f}")
 
 # %% [markdown]
+# So there are outliers, but mild ones, in some of the matrices. With one scale per tensor, each of
+# them sets the step of its whole matrix.
+#
 # ## Predict first: the whole model
 #
 # Now all matrices are quantised: embeddings, attention, MLP. The norm gains stay as they are; they
@@ -393,20 +400,28 @@ _ = label(ax, "bits of one code", "rise of the held-out loss (%)",
           f"dashes: fitted at 3 to 6 bits; below {FLOOR} % drawn there", log="y")
 
 # %% [markdown]
-# **Reading.** At 8 bits hardly anything happens, and the change may even have either sign: so small
-# a push moves the held-out loss down about as easily as up. In the middle the rise is a power law
-# in the steps with an exponent near 2; the intervals are wide, because each fit has four points. So
-# the chain holds: bits set the step, the step sets the squared error, the squared error sets the
-# loss. The "cliff" below 4 bits is no wall. It is the same slope, but the steps run out: from 4 to
-# 3 to 2 bits they fall from 7 to 3 to 1. At 2 bits the dashes no longer bind. A model that knows
-# nothing, and gives each of the 256 bytes the same chance, has the loss $\ln 256 \approx 5.55$.
-# Compare it with the table. One scale for fewer weights moves the whole line down.
+# **Reading.** Your guesses first: at 8 bits the rise is far below 0.5 %; with one scale per tensor
+# it passes 3 % at 5 bits; and 3 bits in groups of 32 beat 4 bits with one scale per tensor.
 #
-# Compare with LLaMA-7B, rounded in the same plain way (table of the GPTQ repository): a WikiText2
-# perplexity of 6.29 at 4 bits and 25.54 at 3, from 5.68 in fp16. Logarithms turn that into a loss
-# that rises by about 6 % and by about 87 %. From 4 to 3 bits our law allows a factor
-# $(7/3)^2 \approx 5.4$. There it is more than twice as much. A rise of 87 % is no small push any
-# more, and the bowl is no guide so far from its bottom.
+# At 8 bits hardly anything happens: a few hundredths of a percent, not far from the dashes, which
+# were fitted without it. In the middle the rise is roughly a power law in the steps with an
+# exponent a little above 2; the intervals are wide, because each fit has four points. From 6 to 4
+# bits the chain holds for rows and groups: bits set the step, the step sets the squared error, the
+# squared error sets the loss. The "cliff" below 4 bits has two causes. The steps run out: from 4
+# to 3 to 2 bits they fall from 7 to 3 to 1. And the bowl ends: from 4 to 3 bits the squared error
+# grows by $(7/3)^2 \approx 5.4$, but the rise of the loss by 8 to 10 for groups and rows.
+#
+# At 2 bits the dashes mean nothing any more. A model that knows nothing, and gives each of the 256
+# bytes the same chance, has the loss $\ln 256 \approx 5.55$, a rise of about 400 %. All three are
+# near there or worse; that two dashes pass through such points is chance. From 3 to 6 bits, one
+# scale for fewer weights moves the line down.
+#
+# Compare with LLaMA-7B, rounded to nearest with an affine grid per row (table of the GPTQ
+# repository): a WikiText2 perplexity of 6.29 at 4 bits and 25.54 at 3, from 5.68 in fp16.
+# Logarithms turn that into a loss that rises by about 6 % and by about 87 %. An affine grid has
+# $2^b - 1$ steps, so from 4 to 3 bits the law allows a factor $(15/7)^2 \approx 4.6$. There it is
+# about 15. A rise of 87 % is no small push any more, and the bowl is no guide so far from its
+# bottom.
 #
 # ## When bits are scarce, no code may lie idle
 #
@@ -420,6 +435,10 @@ for b in (4, 3, 2):
     print(f"{b} bits, groups of 32: symmetric {loss[b, 32]:.3f}, affine {affine:.3f} nats/token")
 
 # %% [markdown]
+# **Reading.** The fewer the bits, the more the idle code costs. At 3 bits the affine grid halves
+# the rise; at 2 bits it takes the loss from that of a model that knows nothing to half of it. The
+# zero point costs $b$ bits for each group: at most an eighth of a bit per weight here.
+#
 # ## Real bytes: two codes in one byte
 #
 # So far nothing has become smaller. `round_state` gives back fp32 numbers that merely look
@@ -530,10 +549,12 @@ for allowed in ALLOWED:
           f"({1000 * kilo / n_bytes['fp32']:.0%} of fp32)")
 
 # %% [markdown]
-# **Reading.** Go along the curves from right to left. At first the file shrinks and the loss hardly
-# moves; then each further bit is paid for, and dearly. Scales cost bytes too: groups of 16 would
-# cost as much as one more bit for every code. The lowest curve at a file size is the best buy, and
-# the printed lines name the smallest file for a rise that you can bear.
+# **Reading.** Go along the curves from right to left. At first the file shrinks and the loss
+# hardly moves; then each further bit is paid for, and dearly. Scales cost bytes too: groups of 16
+# would cost as much as one more bit for every code. The lowest curve at a file size is the best
+# buy. Here it is one scale per row at nearly every size: at equal *bits* groups of 32 have the
+# smaller loss, at equal *bytes* they do not earn their scales. The printed lines name the smallest
+# file for a rise that you can bear. All of this is for symmetric grids.
 #
 # Two warnings. The fp16 file is half of fp32, and the printed loss shows no cost. So "seven times
 # smaller" than fp32 is three and a half times smaller than what anybody would use. And the header
@@ -548,6 +569,7 @@ for allowed in ALLOWED:
 state, facts = load_quantized(files["int4 32"])
 in_memory = sum(w.numel() * w.element_size() for w in state.values())
 print(f"on disk {n_bytes['int4 32']} bytes, in memory after reading {in_memory} bytes")
+# the same model shape, so one count; training spends 6 FLOPs for each multiply-add
 print(f"multiply-adds per token before and after: the same, "
       f"{flops_per_token(model.config, model.config.context) // 6}")
 folder.cleanup()
@@ -612,7 +634,8 @@ check("12.3", best_clip)
 
 # %% [markdown]
 # **12.4** (derive and implement) Codes of two bits run from −2 to 1, and four fit into a byte.
-# Derive the byte as `pack_int4` has it, the first code in the lowest bits. Fill the last byte up
+# Derive the formula of the byte, as above for `pack_int4`: the first code in the
+# lowest bits. Fill the last byte up
 # with zeros.
 
 # %% tags=["exercise"]
@@ -681,4 +704,5 @@ explore(grid_picture,
 # **What to read next.** Frantar et al. 2022 (GPTQ) round one column at a time and let the other
 # columns make up for the error. Lin et al. 2023 (AWQ) and Xiao et al. 2022 (SmoothQuant) move
 # outliers from where they hurt to where they do not. Kumar et al. 2024 write bits into the scaling
-# law itself. Chapter 13 puts pruning, quantisation and entropy coding on top of each other.
+# law itself. Chapter 13 (planned)
+# puts pruning, quantisation and entropy coding on top of each other.

@@ -127,6 +127,7 @@ class Evil:
     (lambda x: None, "is the return missing?"),
     (lambda x: 2 * x, "You doubled."),
     (lambda x: -x / 2, "got -0.5 at index 0, expected 0.5"),
+    (lambda x: 0 * x, "case 1 of 3, given x = [1., 2.]: got 0 at index 0"),
     (lambda x: x.sum(), "got one number, expected an array of shape (2,)"),
     (lambda x: x * np.nan, "got nan"),
     (lambda x: np.array(["a", "b"]), "expected numbers"),

@@ -48,6 +48,12 @@ def test_the_two_halves_of_a_pair_agree(source):
 
 
 @every_notebook
+def test_saving_in_jupyterlab_would_leave_the_edited_half_as_it_is(source):
+    text = source.read_text(encoding="utf-8")
+    assert jupytext.writes(jupytext.reads(text, "py:percent"), "py:percent") == text
+
+
+@every_notebook
 def test_stored_outputs_come_from_one_run_of_the_present_files(source):
     notebook = stored(source)
     counts = [c.execution_count for c in code_cells(notebook)]
@@ -138,13 +144,15 @@ def test_few_cells_are_uncompared_and_each_says_why():
 
 
 @every_notebook
-def test_stated_minutes_are_the_measured_ones_here_and_in_the_readme(source):
+def test_stated_minutes_are_the_measured_ones_here_in_the_map_and_in_the_readme(source):
     text = jupytext.read(source).cells[0].source
     minutes = int(re.search(r"Runs in about (\d+) minutes? on a CPU", text).group(1))
     assert abs(minutes - stored(source).metadata.seconds / 60) <= 1
     readme = (sync.ROOT / "README.md").read_text(encoding="utf-8")
     row = rf"^\| \[{re.escape(text.splitlines()[0][2:])}\]\(notebooks/{source.stem}\.ipynb\) \|"
     assert re.search(rf"{row}.*\| {minutes} \|$", readme, re.M), "the README's map differs"
+    course_map = SOURCES[0].read_text(encoding="utf-8")
+    assert source == SOURCES[0] or f"[{text.splitlines()[0][2:]} · {minutes} min]" in course_map
 
 
 def run_nbval(notebook) -> subprocess.CompletedProcess:

@@ -92,7 +92,8 @@ def execute(source: Path) -> nbformat.NotebookNode:
     notebook.metadata = nbformat.from_dict({
         "kernelspec": notebook.metadata.kernelspec,
         "language_info": {"name": "python"},
-        "jupytext": {"formats": "ipynb,py:percent"},
+        "jupytext": {name: value for name, value in notebook.metadata.jupytext.items()
+                     if name != "text_representation"},
         "workbook": made_from,
     })
     return notebook

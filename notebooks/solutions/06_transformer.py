@@ -69,13 +69,15 @@ def _in_place(p, top_p):
            "Keep a token while the sum of those before it is below top_p: "
            "np.cumsum(sorted) - sorted < top_p."),
     cases=((np.array([0.3, 0.02, 0.28, 0.4]), 0.5), (np.array([0.4, 0.35, 0.25]), 0.1),
-           (np.array([0.2, 0.3, 0.5]), 1.0), (np.array([0.05, 0.9, 0.05]), 0.95),
+           (np.array([0.2, 0.3, 0.5]), 1.0), (np.array([0.06, 0.9, 0.04]), 0.95),
            (np.array([0.1, 0.5, 0.15, 0.25]), 0.7)),
     wrong={
         "The token that crosses top_p is kept too, or a confident model could keep nothing.":
             _without_the_crossing_token,
         "What is left no longer sums to one: renormalise.": _not_renormalised,
         "The tokens come unsorted: take them from the likeliest down.": _unsorted,
+        "Zero the rest, but keep their places: as many numbers out as in.":
+            lambda p, top_p: top_p_probabilities(p, top_p)[top_p_probabilities(p, top_p) > 0],
         "top_p bounds the sum of what is kept, not each probability.": _threshold,
         IN_PLACE: _in_place,
     },
@@ -94,9 +96,9 @@ def top_p_probabilities(p, top_p):
     tests="four shapes, from this chapter's model to a long context",
     hints=("Per token a block's matrices take 12 d_model² multiply-adds.",
            "Scores and mixing take seq · d_model multiply-adds each; divide by the sum of all."),
-    cases=((64, 128), (16, 128), (768, 1024), (4096, 131072)),
+    cases=((16, 128), (64, 128), (768, 1024), (4096, 131072)),
     wrong={
-        "Scores and mixing are two products, seq · d_model each.":
+        "Scores and mixing are two products, seq · d_model each; the masked half is counted too.":
             lambda d_model, seq: seq / (seq + 12 * d_model),
         "That is the ratio to the matrices, not the share of the whole.":
             lambda d_model, seq: seq / (6 * d_model),

@@ -10,6 +10,7 @@ from helpers.exercises import exercise
     cases=((0.5,), (0.34,), (0.076,), (1.0,)),
     wrong={
         "It shrinks: the exponent is negative.": lambda alpha: 2**alpha,
+        "The factor is a power of 2: (2N)^−α / N^−α.": lambda alpha: alpha / 2,
         "The exponent is not the factor.": lambda alpha: 1 - alpha,
         "Doubling multiplies N by 2, not by e.": lambda alpha: 2.718281828459045**-alpha,
         "That is how much is lost; the factor is what remains.": lambda alpha: 1 - 2**-alpha,
@@ -35,6 +36,8 @@ def factor_per_doubling(alpha):
             lambda D, f: max(D) + f * sum(D),
         "Each branch is as long as its own D demands, not the longest one's.":
             lambda D, f: (1 - f) * max(D) + f * max(D) * len(D),
+        "The lists are not always sorted: the largest D sets the trunk, not the last.":
+            lambda D, f: (1 - f) * D[-1] + f * sum(D),
         "The longest run sets the trunk, wherever it stands in the list.":
             lambda D, f: (1 - f) * D[0] + f * sum(D),
         "Only the trunk's constant-rate part is shared.":
@@ -59,7 +62,8 @@ def _with(C, A, B, alpha, beta, G, a):
     cases=((2.21e19, 406.4, 410.7, 0.34, 0.28), (1e12, 50.0, 200.0, 0.4, 0.35),
            (6.0, 2.0, 1.0, 1.0, 1.0), (1e21, 482.0, 2085.4, 0.348, 0.366)),
     wrong={
-        "The exponents are swapped: what falls slowly in D wants more D, less N.":
+        "The order is (N*, D*).": lambda *law: compute_optimal(*law)[::-1],
+        "The exponents are swapped: N* grows as C^(β/(α+β)), D* as C^(α/(α+β)).":
             lambda C, A, B, al, be: _with(C, A, B, al, be, (al * A / be / B) ** (1 / (al + be)),
                                           al / (al + be)),
         "C = 6ND, so the budget enters as C / 6.":

@@ -39,6 +39,8 @@ def break_even_density():
             lambda final, n_stages: 1 - (1 - final) * np.arange(1, n_stages + 1) / n_stages,
         "Off by one: density 1 is the state before the first stage, and `final` must be reached.":
             lambda final, n_stages: final ** (np.arange(n_stages) / n_stages),
+        "The list begins with 1, the state before the first stage; begin after the first cut.":
+            lambda final, n_stages: np.geomspace(1, final, n_stages),
         "Each stage keeps the share `final` here, so all stages together keep far less.":
             lambda final, n_stages: final ** np.arange(1, n_stages + 1.0),
         "That is the sparsity; the density is asked.":
@@ -115,6 +117,12 @@ def _weights(seed, *shape):
         "Sort by size, not by sign: large negative weights came first.": _signed,
         "That is the density; the sparsity is asked.":
             lambda w, budget: 1 - sparsity_for_budget(w, budget),
+        "That is a count; divide by the number of weights.":
+            lambda w, budget: w.size * sparsity_for_budget(w, budget),
+        "The cube law is for evenly spread weights; here take the weights themselves.":
+            lambda w, budget: budget ** (1 / 3),
+        "np.sort(w**2) sorts each row by itself; sort all weights together, with axis=None.":
+            lambda w, budget: np.mean(np.cumsum(np.sort(w**2)) <= budget * np.sum(w**2)),
         IN_PLACE: _sorted_in_place,
     },
 )
@@ -148,7 +156,7 @@ def _not_divided(w, X, j):
 
 def _only_the_change(w, X, j):
     others = np.delete(np.arange(len(w)), j)
-    out = np.zeros(len(w))
+    out = -w
     out[others] = np.linalg.lstsq(X[:, others], X @ w, rcond=None)[0] - w[others]
     return out
 

@@ -129,7 +129,8 @@ def _codes(seed: int, n: int) -> torch.Tensor:
 @exercise(
     "12.4", tests="bytes of 8, 13, 1 and 0 codes and of both ends of the range",
     hints=("Keep the two low bits of each code (−2 becomes 2, −1 becomes 3), then shift them.",
-           "q = codes & 3, filled up with zeros; q[0::4] | q[1::4] << 2 | q[2::4] << 4 | ..."),
+           "q = (codes & 3).to(torch.uint8), filled up with zeros; then "
+           "q[0::4] | q[1::4] << 2 | q[2::4] << 4 | ..."),
     cases=((_codes(1, 8),), (_codes(2, 13),),
            (torch.tensor([-2, -2, -2, -2, 1], dtype=torch.int8),),
            (torch.tensor([-1], dtype=torch.int8),), (torch.zeros(0, dtype=torch.int8),)),
@@ -140,6 +141,8 @@ def _codes(seed: int, n: int) -> torch.Tensor:
             lambda codes: _pack2(codes, drop=True),
         "You kept the sign bits: mask each code with 3, or it floods its neighbours.":
             lambda codes: _pack2(codes, mask=-1),
+        "You shifted int8 codes, so the highest bit became a sign: go to torch.uint8 first.":
+            lambda codes: _pack2(codes).to(torch.int8),
         "You added 2 to make codes positive; pack_int4 keeps the low bits, so −1 becomes 3.":
             lambda codes: _pack2(codes, offset=2),
         "You shifted by one bit per place; each code needs two.":
