@@ -60,16 +60,8 @@ GPT3 = 3.14e23  # training FLOPs of GPT-3 175B (Brown et al. 2020)
 # does your machine do in a second: a million, a billion, a thousand billion? And how long would
 # it take to train GPT-3, which took about 3 · 10²³ of them? Write both down.
 
-# %% tags=["nbval-ignore-output"]
-# uncompared: this is about your machine
-peak_flops = runtime.peak_flops(DEVICE)
-for name, fact in runtime.describe().items():
-    print(f"{name:>8}: {fact}")
-print(f"    peak: {peak_flops / 1e9:,.0f} GFLOP/s (fp32 matrix product, one CPU thread or the GPU)")
-print(f"GPT-3 at this peak: {GPT3 / peak_flops / 3.156e7:,.0f} years")
-
 # %% [markdown]
-# Training costs about six operations per parameter and token: two forward (a multiplication and
+# First the work. Training costs about six operations per parameter and token: two forward (a multiplication and
 # an addition), four backward. Chapter 06 derives the exact number. So compute is
 #
 # $$C \approx 6 N D.$$
@@ -80,8 +72,12 @@ print(f"{N_EXAMPLE:.0e} parameters on {D_EXAMPLE:.0e} tokens: {C:.1e} FLOPs")
 
 # %% tags=["nbval-ignore-output"]
 # uncompared: this is about your machine
-tokens_per_second = peak_flops / 6 / N_EXAMPLE
-print(f"at this peak: {C / peak_flops / 60:.1f} minutes, {tokens_per_second:,.0f} tokens/s")
+peak_flops = runtime.peak_flops(DEVICE)
+for name, fact in runtime.describe().items():
+    print(f"{name:>8}: {fact}")
+print(f"    peak: {peak_flops / 1e9:,.0f} GFLOP/s (fp32 matrix product, one CPU thread or the GPU)")
+print(f"At this peak the small model reads {peak_flops / 6 / N_EXAMPLE:,.0f} tokens/s and takes "
+      f"{C / peak_flops / 60:.1f} minutes; GPT-3 takes {GPT3 / peak_flops / 3.156e7:,.0f} years.")
 
 # %% [markdown]
 # Real training reaches a part of the peak; chapter 07 (planned) is about that share. What a
