@@ -82,7 +82,8 @@ def fit_parametric(N, D, loss, delta: float = 1e-3) -> Parametric:
 
     N parameters, D tokens, loss in nats per token: arrays of one length. Starts come from a grid
     over α and β with E, A, B solved linearly; Newton's method refines the five best. Raises
-    ValueError for bad input, or if no start reaches an optimum (the data do not fix the law).
+    ValueError for bad input, if no start reaches an optimum (the data do not fix the law), or if
+    the loss does not fall with both N and D.
     """
     N, D, loss = _runs(N, D, loss)
     x, y = _centred(N), _centred(D)
@@ -91,6 +92,9 @@ def fit_parametric(N, D, loss, delta: float = 1e-3) -> Parametric:
     if not converged.any():
         raise ValueError("no optimum was found: these runs do not determine E, A, B, α and β")
     best = np.flatnonzero(converged)[np.argmin(f[converged])]
+    if found[best, 3:].min() <= 0:
+        raise ValueError(f"alpha = {found[best, 3]:.3g}, beta = {found[best, 4]:.3g}: in these "
+                         "runs the loss does not fall with both N and D")
     return Parametric(*(float(v) for v in _natural(found[best], N, D)), float(f[best]))
 
 
@@ -123,6 +127,8 @@ class Bootstrap:
 def bootstrap_parametric(N, D, loss, n_resamples: int = 4000, seed: int = 0,
                          delta: float = 1e-3) -> Bootstrap:
     """Refit L(N, D) on runs drawn with replacement; resamples that reach no optimum are left out.
+
+    Where the drawn runs want no floor at all, E comes out as 0.
 
     All resamples are refitted at once: each is a vector of multiplicities over the same runs.
     """
@@ -187,41 +193,45 @@ def _grid(x, y, loss, n_best: int = 5) -> np.ndarray:
     return np.column_stack([np.log(amount[best]), alpha[best], beta[best]])
 
 
-def _newton(p, counts, x, y, loss, delta, n_steps: int = 200):
-    """Damped Newton on many problems at once: p (m, 5), counts (m, n) → p, objective, converged."""
+def _newton(p, counts, x, y, loss, delta, n_steps: int = 2000):
+    """Damped Newton on many problems at once: p (m, 5), counts (m, n) → p, objective, converged.
+
+    Where the runs want E below 0, log E falls until its gradient vanishes: E is 0 in effect.
+    """
     z = np.zeros((3, len(x), 5))  # gradient of each log term with respect to p
     z[0, :, 0], z[1, :, 1], z[2, :, 2], z[0, :, 3], z[1, :, 4] = 1, 1, 1, -x, -y
     pairs = np.einsum("kni,knj->knij", z, z).reshape(3, len(x), 25)
 
-    def value(p):
+    def value(p, counts):
         terms = np.stack([p[:, :1] - p[:, 3:4] * x, p[:, 1:2] - p[:, 4:5] * y,
                           np.repeat(p[:, 2:3], len(x), 1)])  # (3, m, n)
         total = np.logaddexp.reduce(terms)
         residual = total - np.log(loss)
         return (counts * huber(residual, delta)).sum(1), residual, np.exp(terms - total)
 
-    p, damping = p.copy(), np.full(len(p), 1e-3)
-    f, residual, share = value(p)
-    active, norm = np.ones(len(p), dtype=bool), np.full(len(p), np.inf)
+    p, damping, live = p.copy(), np.full(len(p), 1e-3), np.arange(len(p))
+    (f, residual, share), norm = value(p, counts), np.full(len(p), np.inf)
+    scale = delta * counts.sum(1)  # the largest gradient there can be
     for _ in range(n_steps):
-        J = np.einsum("kmn,kni->mni", share, z)
-        slope = counts * np.clip(residual, -delta, delta)
+        J = np.einsum("kmn,kni->mni", share[:, live], z)
+        slope = counts[live] * np.clip(residual[live], -delta, delta)
         gradient = np.einsum("mn,mni->mi", slope, J)
-        norm = np.abs(gradient).max(1)
-        active &= norm > 1e-9 * delta * counts.sum(1)
-        if not active.any():
+        norm[live] = np.abs(gradient).max(1)
+        go = (norm[live] > 1e-9 * scale[live]) & (damping[live] < 1e5)
+        if not go.any():
             break
-        outer = counts * (np.abs(residual) <= delta) - slope
+        live, J, slope, gradient = live[go], J[go], slope[go], gradient[go]
+        outer = counts[live] * (np.abs(residual[live]) <= delta) - slope
         H = (J * outer[..., None]).transpose(0, 2, 1) @ J
-        H += np.einsum("kmn,knp->mp", share * slope, pairs).reshape(-1, 5, 5)
+        H += np.einsum("kmn,knp->mp", share[:, live] * slope, pairs).reshape(-1, 5, 5)
         values, vectors = np.linalg.eigh(H)
-        bent = np.abs(values) + damping[:, None] * np.abs(values).max(1, keepdims=True)
+        bent = np.abs(values) + damping[live, None] * np.abs(values).max(1, keepdims=True)
         step = np.einsum("mij,mj,mkj,mk->mi", vectors, 1 / bent, vectors, gradient)
-        trial = p - np.clip(step, -1, 1)
-        new = value(trial)
-        better = active & (new[0] <= f)
-        p[better], f[better] = trial[better], new[0][better]
-        residual[better], share[:, better] = new[1][better], new[2][:, better]
-        damping = np.clip(np.where(better, damping / 10, damping * 10), 1e-14, 1e6)
-        active &= damping < 1e5
-    return p, f, norm <= 1e-6 * delta * counts.sum(1)
+        trial = p[live] - np.clip(step, -1, 1)
+        new_f, new_residual, new_share = value(trial, counts[live])
+        better = new_f <= f[live]
+        won = live[better]
+        p[won], f[won], residual[won] = trial[better], new_f[better], new_residual[better]
+        share[:, won] = new_share[:, better]
+        damping[live] = np.clip(damping[live] * np.where(better, 0.1, 10), 1e-14, 1e6)
+    return p, f, norm <= 1e-6 * scale

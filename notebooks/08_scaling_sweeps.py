@@ -210,8 +210,9 @@ print("huber equals scipy's")
 # `fits.fit_parametric` tries a grid of exponents, solves the rest linearly, and refines the best
 # starts with Newton's method until the gradient vanishes. The interval comes from the bootstrap:
 # draw as many runs with replacement, refit, repeat. It treats runs as independent, though branches
-# of one trunk are not, and leaves out resamples that did not converge: read the intervals as lower
-# bounds of the uncertainty, above all for $E$.
+# of one trunk are not: read the intervals as lower bounds of the uncertainty. An interval of $E$
+# that reaches down to 0 says that some resamples want no floor at all: so few runs, of such small
+# models, do not fix it.
 #
 # Runs of fewer than 1000 steps are left out: look at the first column of the table, where the two
 # smallest sizes are level. The cut is a choice, and not a clean one: in the second column they have
