@@ -11,7 +11,6 @@ import pandas as pd
 from helpers.runtime import ROOT
 
 DATA = ROOT / "data"
-BYTE_VOCAB = 256
 
 
 class DataError(Exception):

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -71,6 +72,28 @@ def shut_down(process: subprocess.Popen, url: str, token: str) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def make_lab() -> Iterator[tuple[str, str]]:
+    """What a learner starts: `make lab`, without its browser, as (address, token).
+
+    The environment counts as made (`-o`), so that nothing is installed meanwhile.
+    """
+    port, token = free_port(), secrets.token_hex(16)
+    url = f"http://127.0.0.1:{port}"
+    options = f"--no-browser --port={port} --IdentityProvider.token={token}"
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        with open(log, "wb") as sink:
+            process = subprocess.Popen(["make", "-o", ".venv/.installed", "lab",
+                                        f"LAB_ARGS={options}"], cwd=NOTEBOOKS.parent,
+                                       stdout=sink, stderr=subprocess.STDOUT)
+        try:
+            wait_for_server(process, url, token, log)
+            yield url, token
+        finally:
+            shut_down(process, url, token)
 
 
 @contextmanager
