@@ -42,7 +42,10 @@
 # | | `peak_flops` | operations per second at best | FLOP/s |
 
 # %% tags=["imports"]
+import json
+
 import numpy as np
+import torch
 
 from helpers import plots, runtime
 from helpers.exercises import check, hint, progress, solution
@@ -78,6 +81,12 @@ for name, fact in runtime.describe().items():
 print(f"    peak: {peak_flops / 1e9:,.0f} GFLOP/s (fp32 matrix product, one CPU thread or the GPU)")
 print(f"At this peak the small model reads {peak_flops / 6 / N_EXAMPLE:,.0f} tokens/s and takes "
       f"{C / peak_flops / 60:.1f} minutes; GPT-3 takes {GPT3 / peak_flops / 3.156e7:,.0f} years.")
+cpu = runtime.peak_flops(torch.device("cpu"))
+chapters = [(f.stem[:2], json.loads(f.read_text(encoding="utf-8"))["metadata"])
+            for f in sorted((runtime.ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
+print("Seconds that the cells of each chapter take here, scaled from the stored run by the CPU's "
+      "peak:\n" + ", ".join(f"{number}: {kept['seconds'] * kept['gflops'] * 1e9 / cpu:.0f}"
+                            for number, kept in chapters if "gflops" in kept))
 
 # %% [markdown]
 # Real training reaches a part of the peak; chapter 07 (planned) is about that share. What a
@@ -127,7 +136,8 @@ for exponent in (0.05, 0.1, 0.2):
 #     L[layers] --> P[prediction] --> S[loss] --> G[gradient] --> O[optimiser] --> U[update] --> L
 # ```
 #
-# (Minutes are what the cells take on two CPU cores. The README adds each chapter's question.)
+# (Minutes are what the cells take on two CPU cores; the cell above that measured your machine says
+# what to expect here. The README adds each chapter's question.)
 #
 # The course also tests statements. Two introductory articles on scaling laws, called *the article*
 # (I and II), make claims that can be measured; each has a number, K1 to K17 (all are in
@@ -181,6 +191,20 @@ def training_days(N, D, flops_per_second, mfu):
 check("00.2", training_days)
 # hint("00.2")
 # solution("00.2")
+
+# %% [markdown]
+# The last one asks what the figure above means for a budget.
+
+# %% tags=["exercise"]
+def compute_to_halve(exponent):
+    """By which factor must compute grow until the reducible loss, C^−exponent, is halved?"""
+    return NotImplemented
+
+
+# %% tags=["exercise-check"]
+check("00.3", compute_to_halve)
+# hint("00.3")
+# solution("00.3")
 
 # %% [markdown]
 # Your progress is kept between sessions: `✓` solved, `✗` tried, `○` open, by chapter.

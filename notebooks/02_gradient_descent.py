@@ -44,6 +44,7 @@
 # | sᵢ | `signal` | variance of y that feature i explains | – |
 # | p, q | `p`, `q` | λᵢ = i^−p, sᵢ = i^−q | – |
 # | N, D, t | `N`, `D`, `steps` | features used, training samples, steps taken | – |
+# | τ | – | penalty that the shortest fit sets itself | as λᵢ |
 
 # %% tags=["imports"]
 import numpy as np
@@ -519,14 +520,27 @@ print(f"predicted floor at the peak rate: {PEAK * 2 * sigma2 / BATCH:.0f} price�
 #
 # $$L(N) = \sum_{i>N} i^{-q} \approx \frac{N^{-(q-1)}}{q-1}$$
 #
-# **Steps.** Feature i has curvature h = 2λᵢ. Its loss shrinks by (1 − 2ηλᵢ)²ᵗ ≈ e^(−4ηλᵢt). So it
-# is learnt when λᵢ is above about 1/(4ηt), that is, when i is below n = (4ηt)^(1/p). What remains
-# is the tail beyond n: $L(t) \propto n^{-(q-1)} \propto t^{-(q-1)/p}$.
+# **Steps.** Feature i has curvature h = 2λᵢ. Its loss shrinks by (1 − 2ηλᵢ)²ᵗ ≈ e^(−4ηλᵢt). Write
+# T = 4ηt, take an integral for the sum, and measure i in units of T^(1/p), so i = T^(1/p) v:
 #
-# **Samples.** D samples are D equations: they can fix D unknowns. The shortest θ that fits them
-# spends them on the directions with most variance, nearly the first D. What remains is again a
-# tail: $L(D) \propto D^{-(q-1)}$. (This needs q − 1 < 2p. A target with a thinner tail is limited
-# by the small errors in the directions already learnt.)
+# $$L(t) \approx \int i^{-q}\, e^{-T i^{-p}}\, di = T^{-(q-1)/p} \int v^{-q}\, e^{-v^{-p}}\, dv$$
+#
+# The last integral is a number without t in it, so L(t) ∝ t^(−(q−1)/p). Its integrand is nearly
+# zero for v < 1 and v^−q for v > 1: features up to T^(1/p) are learnt, and the rest is the tail.
+#
+# **Samples.** D samples are D equations: they can fix D unknowns. Of all θ that fit them, descent
+# from 0 finds the shortest. It acts like the ridge of chapter 01, with a penalty τ that it sets
+# itself: feature i keeps the share τ/(λᵢ + τ) of its error, and the learnt shares add up to D:
+#
+# $$\sum_i \frac{\lambda_i}{\lambda_i+\tau} = D, \qquad
+# L(D) \propto \sum_i s_i \left(\frac{\tau}{\lambda_i+\tau}\right)^2$$
+#
+# (Bordelon et al. 2020 derive this.) The terms on the left are near 1 while i^−p > τ and small
+# beyond, so the sum counts up to i = τ^(−1/p): it is proportional to D, and τ ∝ D^−p. On the right,
+# the features beyond D keep all their error; they give the tail, D^−(q−1). Those before D keep
+# τ²/λᵢ² = τ² i^(2p); together τ² Σ i^(2p−q) ∝ D^(−2p) D^(2p−q+1), the same power again. So
+# $L(D) \propto D^{-(q-1)}$. (This needs q − 1 < 2p. With a thinner tail the sum over the learnt
+# features does not grow with D, and their small errors τ² set the law.)
 #
 # All three say the same thing: **a resource buys a number of learnt features, and the loss is the
 # tail beyond them.**

@@ -15,8 +15,11 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
+from helpers import runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -111,6 +114,8 @@ def main(chapters: list[str]) -> int:
     """Sync the given chapters, or the stale ones; return the exit status."""
     chosen = [s for s in sources() if (s.stem[:2] in chapters if chapters else is_stale(s))]
     print(f"{len(chosen)} of {len(sources())} notebooks to execute")
+    runtime.setup()
+    peak = runtime.peak_flops(torch.device("cpu"))
     os.environ |= {"PROFILE": "quick", "DEVICE": "cpu"}  # what the tests compare with
     with tempfile.TemporaryDirectory() as folder:
         for source in chosen:
@@ -123,6 +128,7 @@ def main(chapters: list[str]) -> int:
                       f"{error}", file=sys.stderr)
                 return 1
             notebook.metadata["seconds"] = round(time.perf_counter() - start)
+            notebook.metadata["gflops"] = round(peak / 1e9)  # chapter 00 scales the seconds by it
             save_readme_figure(notebook)
             text = nbformat.writes(notebook) + "\n"
             source.with_suffix(".ipynb").write_text(text, encoding="utf-8", newline="\n")

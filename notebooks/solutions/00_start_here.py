@@ -48,3 +48,27 @@ def nats_to_bits(loss):
 def training_days(N, D, flops_per_second, mfu):
     """Days to train N parameters on D tokens, C = 6 N D."""
     return 6 * N * D / (flops_per_second * mfu) / 86400
+
+
+@exercise(
+    "00.3",
+    tests="the three exponents of the figure",
+    hints=("Let compute grow by a factor f. What does the reducible loss grow by?",
+           "It grows by f^−exponent. Set that to 1/2 and solve for f."),
+    cases=((0.05,), (0.1,), (0.2,)),
+    wrong={
+        "That is what the loss keeps when compute doubles: the question is the other way round.":
+            lambda exponent: 2**-exponent,
+        "A power law is not a proportion: twice the compute would halve the loss only at "
+        "exponent 1. Solve f^−exponent = 1/2 for f.": lambda exponent: 2 / exponent,
+        "That is ln 2 over the exponent: the logarithm of the factor. Take its exponential.":
+            lambda exponent: np.log(2) / exponent,
+        "A halving, not a tenth: 10^(1/exponent) leaves 10 % of the reducible loss.":
+            lambda exponent: 10 ** (1 / exponent),
+        "The sign: with less compute the loss grows. The factor is above 1.":
+            lambda exponent: 0.5 ** (1 / exponent),
+    },
+)
+def compute_to_halve(exponent):
+    """By which factor must compute grow until the reducible loss, C^−exponent, is halved?"""
+    return 2 ** (1 / exponent)
