@@ -219,7 +219,7 @@ def _show(value) -> str:
             return _form(value)
         return " ".join(np.array2string(value, precision=5, separator=", ").split())
     try:
-        text = " ".join(repr(value).split())
+        text = value.__name__ if inspect.isfunction(value) else " ".join(repr(value).split())
     except Exception:
         text = f"a {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "…"

@@ -115,6 +115,8 @@ for exponent in (0.05, 0.1, 0.2):
 # flowchart LR
 #     subgraph I [Foundations]
 #         A01[01 · Linear regression · 1 min] --> A02[02 · Gradient descent · 1 min]
+#         A02 --> A03[03 · Classification and metrics · 1 min]
+#         A03 --> A04[04 · Neural networks · 1 min] --> A05[05 · Data pipeline · 1 min]
 #     end
 #     subgraph II [The model]
 #         A06[06 · Transformer · 2 min]
@@ -125,7 +127,7 @@ for exponent in (0.05, 0.1, 0.2):
 #     subgraph IV [Compression]
 #         A11[11 · Pruning · 1 min] --> A12[12 · Quantization · 1 min]
 #     end
-#     A02 --> A06 --> A08
+#     A05 --> A06 --> A08
 #     A06 --> A11
 # ```
 #

@@ -755,4 +755,4 @@ explore(trajectory,
 # 2024 on WSD; Bordelon, Canatar & Pehlevan, *Spectrum dependent learning curves* (2020) for the
 # sample law; Maloney, Roberts & Sully, *A solvable model of neural scaling laws* (2022).
 #
-# Next: **06 · Transformer** (chapters 03 to 05 are planned).
+# Next: **03 · Classification and metrics**, where the answer is yes or no.

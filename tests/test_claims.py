@@ -98,3 +98,37 @@ def test_verdicts_are_gathered_from_stored_notebooks_in_order(tmp_path, monkeypa
 def test_no_notebooks_hold_no_verdicts(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "ROOT", tmp_path)
     assert claims.verdicts() == []
+
+
+SIDES = {  # (chapter, claim): verdict, and what must be so of the stored figures for it
+    ("01", "K1"): ("refuted", lambda f: abs(f["theta0"]) < 1 and abs(f["theta1"] - 2) < 0.01
+                   and f["rmse_article"] > 1e5),
+    ("01", "K2"): ("refuted", lambda f: f["at_100"] > 2 * 1700 and f["at_1000"] > 2 * 16500),
+    ("01", "K4"): ("it depends", lambda f: f["gain_small"] > 0 > f["gain_large"]),
+    ("02", "K1"): ("refuted", lambda f: f["bound"] < 0.1 / 1000 and f["loss_overflow_step"] < 100
+                   and abs(f["theta_1"] - 2) < 0.01),
+    ("02", "K3"): ("refuted", lambda f: abs(f["factor"] - 2) < 1e-4),
+    ("03", "K6"): ("refuted", lambda f: f["lowest_p"] > 0.9
+                   and f["accuracy_half"] < 0.5 < 0.95 < f["accuracy_whole"]),
+    ("03", "K7"): ("refuted", lambda f: abs(f["new"] - 0.5) < 0.01 and f["new"] < f["fitted"]
+                   and f["fitted_highest"] < 0.65 and f["log10_luck"] < -50),
+    ("03", "K8"): ("refuted", lambda f: f["comparisons"] == 1e6
+                   and f["perfect"] < f["constant"] < 0.7),
+    ("03", "K11"): ("refuted", lambda f: f["fit_equal"] <= f["constant_equal"] < 0.05),
+    ("04", "K5"): ("it depends", lambda f: f["sigmoid"] < 0.3 < f["relu_gain_1"] < 0.9
+                   < f["relu_he"] < 1.1 < f["relu_gain_2"] and f["sigmoid_repaired"] > 0.95),
+    ("04", "K15"): ("it depends", lambda f: f["change_few"] > 10 and f["change_many"] < 0
+                    and f["change_width"] < -10 and f["change_ridge_few"] < 0),
+    ("05", "K10"): ("it depends", lambda f: abs(f["minmax"]) < 1 and abs(f["minmax_heavy"]) < 2
+                    and f["selection"] > 10 and f["duplicates"] > 10),
+    ("06", "K9"): ("refuted", lambda f: f["likeliest"] - f["likeliest_in_article"] > 0.1),
+    ("08", "K14"): ("confirmed", lambda f: f["gain_small"] - f["gain_large"] > f["error"] > 0),
+}
+
+
+def test_each_stored_verdict_stands_on_the_side_where_its_figures_are():
+    stored = {(row["notebook"][:2], row["claim"]): row for row in claims.verdicts()}
+    assert stored.keys() == SIDES.keys()
+    for key, (word, holds) in SIDES.items():
+        assert stored[key]["verdict"] == word, key
+        assert holds(stored[key]["figures"]), (key, stored[key]["figures"])

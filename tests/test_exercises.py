@@ -134,6 +134,7 @@ class Evil:
     (lambda x: "half", "got 'half'"),
     (lambda x: (y for y in x), "got <generator"),
     (lambda x: Evil(), "got a Evil"),
+    (lambda x: endless, "got endless, expected"),
     (lambda x: 1 / 0, "it raised ZeroDivisionError: division by zero"),
     (lambda: 1, "it raised TypeError"),
     (lambda x: exit(), "it raised"),

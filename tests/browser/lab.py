@@ -146,9 +146,10 @@ def page(executable: str) -> Iterator[Page]:
 def run_notebook(page: Page, url: str, token: str, notebook: str, seconds: float = 300) -> None:
     """Open a notebook, wait for its kernel, run all cells, wait until they are done.
 
-    Running cells before the session is ready would open a dialogue that asks for a kernel.
+    Running cells before the session is ready would open a dialogue that asks for a kernel. Each
+    notebook has its own workspace: a shared one would open the notebooks before it again.
     """
-    page.goto(f"{url}/lab/tree/{notebook}?token={token}")
+    page.goto(f"{url}/lab/workspaces/{notebook[:2]}/tree/{notebook}?token={token}")
     idle = f"{KERNEL}?.isReady && {KERNEL}.session?.kernel?.status === 'idle'"
     page.wait_for_function(idle, timeout=seconds * 1000)
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')"

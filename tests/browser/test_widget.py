@@ -12,7 +12,11 @@ from tests.browser import lab
 NO_BROWSER = ("no Chromium found. Get one with: python -m playwright install chromium, "
               "or the distribution's package chromium")
 WIDGETS = [  # notebook, label of the slider that is moved
+    ("01_linear_regression.ipynb", "penalty λ"),
     ("02_gradient_descent.ipynb", "learning rate"),
+    ("03_classification.ipynb", "threshold"),
+    ("04_neural_networks.ipynb", "units per layer"),
+    ("05_data_pipeline.ipynb", "rows per band"),
 ]
 
 
