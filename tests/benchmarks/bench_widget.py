@@ -33,7 +33,7 @@ def latencies(notebook: str, label: str, executable: str) -> list[float]:
         widget.canvas.wait_for()
         page.evaluate(STOPWATCH)
         for i in range(PRESSES):
-            widget.press("ArrowRight" if i // 5 % 2 == 0 else "ArrowLeft")
+            widget.press("ArrowRight" if i // 3 % 2 == 0 else "ArrowLeft")  # not to an end
             page.wait_for_function("window.drawn > window.pressed", timeout=10_000)
             page.wait_for_timeout(250)  # nothing more is drawn for this press
             found.append(page.evaluate("window.drawn - window.pressed"))
