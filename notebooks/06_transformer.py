@@ -56,6 +56,7 @@ from helpers import data, plots, runtime, training, widgets
 from helpers.claims import verdict
 from helpers.exercises import check, hint, solution
 from helpers.models import GPTConfig, check_tokens, generate, init_weights
+from helpers.text import ngram_loss
 
 # %% tags=["config"]
 rng = runtime.setup(seed=0)
@@ -424,31 +425,9 @@ primed = lzma.compress(bytes(train_tokens) + text, preset=9)
 xz_primed = (len(primed) - len(lzma.compress(bytes(train_tokens), preset=9))) * 8 / len(text)
 print(f"xz -9: {xz:.2f} bits per byte, {xz_primed:.2f} after reading the training text")
 
-
-# %%
-def n_gram_probability(train, windows, order):
-    """Probability of each byte windows[:, order - 1:] by Witten–Bell interpolation."""
-    def codes(rows, n):  # the n bytes that end at each position, as one number
-        return sum(rows[..., n - 1 - i: rows.shape[-1] - i].astype(np.int64) << (8 * i)
-                   for i in range(n))
-    def count(table, wanted):
-        at = np.searchsorted(table[0], wanted).clip(max=len(table[0]) - 1)
-        return np.where(table[0][at] == wanted, table[1][at], 0)
-    p = np.full(windows[:, order - 1:].shape, 1 / 256)
-    for n in range(1, order + 1):
-        grams = np.unique(codes(train, n), return_counts=True)
-        contexts, starts = np.unique(grams[0] >> 8, return_index=True)
-        gram = codes(windows, n)[:, order - n:]
-        followed = count((contexts, np.add.reduceat(grams[1], starts)), gram >> 8)
-        different = count((contexts, np.diff([*starts, len(grams[0])])), gram >> 8)
-        weight = followed + different
-        p = np.where(weight, (count(grams, gram) + different * p) / np.maximum(weight, 1), p)
-    return p
-
-
 # %%
 read = np.concatenate([batches[step][:, :-1].ravel() for step in range(RUN.n_steps)])
-gram_bpb, gram_all_bpb = (-np.log2(n_gram_probability(t, validation, N_GRAM)).mean()
+gram_bpb, gram_all_bpb = (data.bits_per_byte(ngram_loss(t, validation, SHAPE.vocab, N_GRAM))
                           for t in (read, train_tokens))
 recorded = data.table("sweeps/course_model.csv").iloc[0]
 print(f"{N_GRAM}-gram: {gram_bpb:.2f} bits per byte, {gram_all_bpb:.2f} with all the text")

@@ -56,6 +56,10 @@ def test_an_exercise_is_complete(e):
     assert e.solve.__doc__
 
 
+def test_part_one_has_twenty_exercises():
+    assert sum(id < "06" for id in ALL) >= 20
+
+
 @pytest.mark.parametrize("source", sync.sources(), ids=lambda s: s.stem)
 def test_each_exercise_has_its_stub_and_check_in_the_notebook(source):
     here = {id: e for id, e in ALL.items() if id.startswith(source.stem[:2])}

@@ -155,6 +155,10 @@ def test_stated_minutes_are_the_measured_ones_here_in_the_map_and_in_the_readme(
     assert source == SOURCES[0] or f"[{text.splitlines()[0][2:]} · {minutes} min]" in course_map
 
 
+def test_part_one_executes_within_four_minutes():
+    assert sum(stored(s).metadata.seconds for s in SOURCES if s.stem < "06") < 240
+
+
 def run_nbval(notebook) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
                "-c", str(sync.ROOT / "pyproject.toml"), "--rootdir", str(sync.ROOT), str(notebook)]

@@ -22,16 +22,15 @@ def exact_delta(eps, sigma):
     ("date of birth: 1974-05-12", "birth date")])
 def test_ordinary_spellings_are_found_by_kind_and_masked(datum, kind):
     sentence = f"Write {datum} down."
-    assert [found for found, _ in privacy.find_pii(sentence)] == [kind]
-    assert privacy.scrub(sentence).count(f"[{kind}]") == 1
+    assert privacy.scrub(sentence)[1][0][0] == kind
+    assert privacy.scrub(sentence)[0].count(f"[{kind}]") == len(privacy.scrub(sentence)[1]) == 1
 
 
 @pytest.mark.parametrize("clean", [
     "", TEXT, "in 1776, 1812 and 1865", "300.1.2.3", "the years 1861-1865", "3.14159", "a @ b",
     "born free", "was born in a log cabin"])
 def test_years_amounts_and_sections_are_left_alone(clean):
-    assert privacy.find_pii(clean) == []
-    assert privacy.scrub(clean) == clean
+    assert privacy.scrub(clean) == (clean, [])
 
 
 @pytest.mark.parametrize("kind", privacy.PII)
@@ -41,12 +40,12 @@ def test_a_planted_datum_is_in_the_text_and_is_masked(kind):
         planted, datum = privacy.plant_pii(TEXT, kind, awkward=False, rng=rng)
         assert datum in planted
         assert "#" not in datum
-        assert datum not in privacy.scrub(planted)
+        assert datum not in privacy.scrub(planted)[0]
 
 
 def test_names_are_not_found():
     planted, datum = privacy.plant_pii(TEXT, "name", awkward=False, rng=np.random.default_rng(1))
-    assert datum in privacy.scrub(planted)
+    assert datum in privacy.scrub(planted)[0]
 
 
 def test_without_noise_and_clip_the_private_gradient_is_the_mean():

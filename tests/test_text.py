@@ -19,7 +19,7 @@ def random_hashes(m, seed=0):
 
 
 def test_every_speech_has_a_year_in_order():
-    years = text.speech_years()
+    years = data.prose_years()
     assert len(years) == len(data.prose())
     assert (np.diff(years) >= 0).all()
     assert (years[0], years[-1]) == (1790, 2026)
@@ -223,10 +223,19 @@ def test_ngram_probabilities_sum_to_one():
 
 
 def test_ngram_loss_by_hand():
-    train, test = np.array([0, 1, 0, 1, 1]), np.array([0, 1])
-    unigram = (3 + 1) / (5 + 2)
-    assert text.ngram_loss(train, test, 2, order=2, strength=1) == pytest.approx(
-        -np.log((2 + unigram) / (2 + 1)))
+    train, test = np.array([0, 1, 0, 1, 1]), np.array([1, 0])
+    unigram = (2 + 2 * 0.5) / (5 + 2)  # of 0: 2 of 5 tokens; two different ones follow "nothing"
+    assert text.ngram_loss(train, test, 2, order=2) == pytest.approx(
+        -np.log((1 + 2 * unigram) / (2 + 2)))  # 1 is followed by 0 and by 1, once each
+    assert text.ngram_loss(train, np.array([0, 1]), 2, order=2) == pytest.approx(
+        -np.log((2 + 1 * (1 - unigram)) / (2 + 1)))  # 0 is followed by 1 twice
+
+
+def test_ngram_windows_are_scored_each_on_its_own():
+    rng = np.random.default_rng(6)
+    train, windows = rng.integers(0, 4, 300), rng.integers(0, 4, (3, 20))
+    alone = [text.ngram_loss(train, w, 4, order=3) for w in windows]
+    assert text.ngram_loss(train, windows, 4, order=3) == pytest.approx(np.mean(alone))
 
 
 def test_an_ngram_of_the_right_order_finds_a_chains_entropy():
