@@ -15,6 +15,7 @@ def pytest_configure(config):
     """In the first process, before workers and kernels start: they inherit the environment."""
     os.environ.setdefault("PROFILE", "quick")
     os.environ.setdefault("DEVICE", "cpu")  # what the stored outputs were made on
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")  # a waiting thread leaves its core to the others
     if "OFFLINE_LOG" in os.environ:
         return  # a worker, or a test run inside a test: guarded already
     config.scratch = Path(tempfile.mkdtemp(prefix="course-"))

@@ -65,6 +65,15 @@ function draw(canvas, picture, colors) {
   g.clip();
   picture.series.forEach((one, i) => {
     g.strokeStyle = g.fillStyle = colors[(one.color ?? i) % colors.length];
+    if (one.kind === "cells") {
+      one.x.forEach((x, k) => {
+        g.globalAlpha = one.shade[k];
+        const left = X(x - 0.5), top = Y(one.y[k] + 0.5);
+        g.fillRect(left, top, X(x + 0.5) - left, Y(one.y[k] - 0.5) - top);
+      });
+      g.globalAlpha = 1;
+      return;
+    }
     g.lineWidth = 2;
     g.setLineDash(one.kind === "dash" ? [6, 4] : []);
     g.beginPath();

@@ -1,4 +1,4 @@
-"""Parameters and FLOPs of a GPT, by the formulas of chapter 06."""
+"""Parameters, FLOPs and memory of a GPT, by the formulas of chapters 06 and 07; plans of runs."""
 
 
 def n_params(config):
@@ -19,3 +19,41 @@ def flops_per_token(config, seq):
     scores_and_mix = 2 * config.n_layer * seq * config.d_model  # multiply-adds of q·k and w·v
     forward = 2 * (N_mat + scores_and_mix)
     return 3 * forward  # the backward pass costs twice the forward pass
+
+
+def training_bytes(config):
+    """Bytes of weights, gradients and Adam's two moments in float32: 16 per parameter.
+
+    Mixed precision comes to the same: 2 + 2 + 4 + 4 + 4 (weights and gradients in 16 bits, then a
+    float32 copy of the weights and the moments). Activations come on top.
+    """
+    weights, gradients, moments = 4, 4, 4 + 4  # bytes per parameter
+    return (weights + gradients + moments) * n_params(config)[1]
+
+
+def activation_bytes(config, batch, seq):
+    """Bytes that one float32 forward pass keeps for the backward pass, on a CPU.
+
+    For at least two windows (batch) of `seq` tokens, with the attention kernel that keeps no
+    scores and the loss of `steps.CrossEntropy`; weights are left out. Counted tensor by tensor.
+    """
+    d = config.d_model
+    attention = (1 + 1 + 2 + 3 + 1) * d + config.n_head  # norm, qkv's input, q k, qkv, mix; sums
+    mlp = (1 + 1 + 4 + 4) * d  # norm's input, up's, gelu's, down's
+    per_layer = attention + mlp + 2 * 2  # each norm: a mean and a scale
+    ends = 2 * d + 2 + config.vocab + 2  # last norm, head; probabilities; ids of 8 bytes
+    rotation = seq * d // config.n_head  # once for all windows and layers
+    return 4 * (batch * seq * (config.n_layer * per_layer + ends) + rotation)
+
+
+def plan(N, D, peak_flops, mfu, n_devices=1, watts=0.0, price=0.0):
+    """Time, memory, energy and cost of a run: N parameters, D tokens, 6ND FLOPs.
+
+    peak_flops: of one device, FLOP/s; mfu: the share of it in use, 0 … 1; watts: of one device;
+    price: of one device for an hour. Returns seconds, bytes (weights and optimiser, all devices
+    together; activations come on top), device_hours, kWh, and cost in the price's unit.
+    """
+    seconds = 6 * N * D / (peak_flops * mfu * n_devices)
+    device_hours = seconds / 3600 * n_devices
+    return {"seconds": seconds, "bytes": 16 * N, "device_hours": device_hours,
+            "kWh": device_hours * watts / 1000, "cost": device_hours * price}

@@ -38,17 +38,20 @@ def attention(q, k, v):
 
 
 def rotation(positions, d_head, base=1000.0):
-    """Cosine and sine, each (seq, d_head/2), of every position's angles (Su et al. 2021)."""
+    """Each position's angles as complex numbers of length 1, (seq, d_head/2) (Su et al. 2021)."""
     pair = torch.arange(0, d_head, 2, device=positions.device)
     angle = positions[:, None] * base ** (-pair / d_head)  # slower and slower
-    return angle.cos(), angle.sin()
+    return torch.polar(torch.ones_like(angle), angle)
 
 
 def rotate(x, turn):
-    """Turn each pair of numbers in x (..., seq, d_head) by its position's angle."""
-    cos, sin = turn
-    a, b = x.chunk(2, dim=-1)  # pair i: number i of the first half, number i of the second
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+    """Turn each pair of neighbours in x (..., seq, d_head) by its position's angle.
+
+    In float32 if x is bfloat16: complex numbers are no coarser.
+    """
+    x = x.float() if x.dtype == torch.bfloat16 else x
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))  # (..., seq, d_head/2)
+    return torch.view_as_real(pairs * turn).flatten(-2)
 
 
 class CausalSelfAttention(nn.Module):
@@ -59,14 +62,16 @@ class CausalSelfAttention(nn.Module):
         self.n_head = config.n_head
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
+        self.mix = F.scaled_dot_product_attention  # chapter 07 puts a faster one here
 
     def forward(self, x, turn, cache=None):
         batch, seq, _ = x.shape
-        qkv = self.qkv(x).view(batch, seq, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)
-        (q, k), v = rotate(qkv[:2], turn), qkv[2]  # each (batch, n_head, seq, d_head)
+        qkv = self.qkv(x).view(batch, seq, 3, self.n_head, -1).transpose(1, 3)
+        q, k, v = qkv.unbind(2)  # each (batch, n_head, seq, d_head)
+        q, k = rotate(q, turn), rotate(k, turn)
         if cache is not None:
             k, v = cache.append(self, k, v)  # with all earlier keys and values
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=seq > 1)
+        y = self.mix(q, k, v, is_causal=seq > 1)
         return self.out(y.transpose(1, 2).reshape(batch, seq, -1))
 
 
@@ -108,6 +113,8 @@ class GPT(nn.Module):
         x = self.wte(tokens)  # (batch, seq, d_model)
         for block in self.blocks:
             x = block(x, turn, cache)
+        if cache is not None:
+            cache.length += tokens.shape[1]
         return F.linear(self.norm(x), self.wte.weight)  # logits: (batch, seq, vocab)
 
 
@@ -127,7 +134,10 @@ def init_weights(model: GPT, seed: int) -> None:
 
 
 def check_tokens(tokens: torch.Tensor, start: int, config: GPTConfig) -> None:
-    """Raise TypeError or ValueError unless `tokens` can be read from position `start` on."""
+    """Raise TypeError or ValueError unless `tokens` can be read from position `start` on.
+
+    Ids are looked at on a CPU alone: elsewhere each look would wait for the device.
+    """
     if tokens.dtype not in (torch.int64, torch.int32) or tokens.ndim != 2:
         raise TypeError(
             f"expected integer tokens of shape (batch, seq), got {tokens.dtype} of shape "
@@ -139,55 +149,72 @@ def check_tokens(tokens: torch.Tensor, start: int, config: GPTConfig) -> None:
         )
     if start and tokens.shape[1] > 1:
         raise ValueError("a filled cache takes one new token at a time")
+    if tokens.device.type == "cpu" and tokens.numel() and not torch.compiler.is_compiling():
+        low, high = (int(end) for end in torch.aminmax(tokens))
+        if low < 0 or high >= config.vocab:
+            raise ValueError(f"token ids from {low} to {high}: expected 0 … {config.vocab - 1}")
 
 
 class KVCache:
-    """Keys and values of all tokens read so far, per attention layer."""
+    """Keys and values of all tokens read so far, per attention layer, in room for `context`."""
 
-    def __init__(self):
-        self.kept = {}
-
-    @property
-    def length(self) -> int:
-        """Number of tokens held."""
-        return next(iter(self.kept.values()))[0].shape[-2] if self.kept else 0
+    def __init__(self, context: int):
+        self.context, self.length, self.kept = context, 0, {}
 
     def append(self, layer: nn.Module, k, v):
-        """Add the new keys and values of `layer` and return all of them."""
-        if layer in self.kept:
-            k, v = (torch.cat(pair, dim=-2) for pair in zip(self.kept[layer], (k, v), strict=True))
-        self.kept[layer] = k, v
-        return k, v
+        """Add the new keys and values of `layer`, (batch, n_head, seq, d_head); return all."""
+        start, end = self.length, self.length + k.shape[2]
+        if layer not in self.kept:
+            room = (*k.shape[:2], self.context, k.shape[3])
+            self.kept[layer] = k.new_empty(room), v.new_empty(room)
+        for kept, new in zip(self.kept[layer], (k, v), strict=True):
+            kept[:, :, start:end] = new
+        return tuple(kept[:, :, :end] for kept in self.kept[layer])
 
 
-def sample_token(logits, rng, temperature=1.0, top_k=0):
-    """Draw one token id from logits (vocab,): p ∝ exp(logits / temperature), or from the top k.
+def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
+    """Next token's distribution, (..., vocab): p ∝ exp(logits / temperature), cut and rescaled.
 
-    `temperature` 0 takes the likeliest token; `top_k` 0 keeps all.
+    `top_k` > 0 keeps the k likeliest tokens; `top_p` keeps the likeliest until their sum reaches
+    it, the one that crosses it included (Holtzman et al. 2020).
     """
-    if temperature == 0:
-        return int(logits.argmax())
     z = np.asarray(logits, dtype=np.float64) / temperature
-    if top_k:
-        z[z < np.sort(z)[-min(top_k, len(z))]] = -np.inf
-    p = np.exp(z - z.max())
-    return int(rng.choice(len(p), p=p / p.sum()))
+    p = np.exp(z - z.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    if not top_k and top_p >= 1:
+        return p
+    order = np.argsort(-p, axis=-1, kind="stable")  # likeliest first
+    ranked = np.take_along_axis(p, order, axis=-1)
+    before = np.cumsum(ranked, axis=-1) - ranked  # what the likelier ones hold
+    keep = (before < top_p) & (np.arange(p.shape[-1]) < (top_k or p.shape[-1]))
+    np.put_along_axis(p, order, np.where(keep, ranked, 0), axis=-1)
+    return p / p.sum(axis=-1, keepdims=True)
 
 
-@torch.no_grad()
-def generate(model: GPT, prompt: list[int], n_tokens: int, rng: np.random.Generator,
-             temperature: float = 1.0, top_k: int = 0) -> list[int]:
-    """Prompt and continuation as token ids; stops at the context's end.
+def sample_tokens(logits, rng, temperature=1.0, top_k=0, top_p=1.0):
+    """Draw one token id for each row of logits (..., vocab); temperature 0 takes the likeliest."""
+    if temperature == 0:
+        return np.asarray(logits).argmax(axis=-1)
+    p = probabilities(logits, temperature, top_k, top_p)
+    u = rng.random(p.shape[:-1])[..., None]  # where u falls among the cumulated shares
+    return np.minimum((np.cumsum(p, axis=-1) <= u).sum(axis=-1), p.shape[-1] - 1)
 
-    `temperature` divides the logits (0 = always the likeliest token); `top_k` > 0 keeps only the
-    k likeliest. Raises ValueError for an empty prompt.
+
+@torch.inference_mode()
+def generate(model: GPT, prompt, n_tokens: int, rng: np.random.Generator,
+             temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> np.ndarray:
+    """Prompt and continuation: token ids (seq,) or, for several texts at once, (batch, seq).
+
+    Stops at the context's end. The choices are those of `sample_tokens`. Raises ValueError for an
+    empty prompt or prompts of unequal lengths.
     """
-    if not prompt:
+    tokens = np.atleast_2d(np.asarray(prompt, dtype=np.int64))
+    if not tokens.size:
         raise ValueError("expected a prompt of at least one token")
-    device, cache, tokens = model.wte.weight.device, KVCache(), list(prompt)
-    new = tokens
-    for _ in range(min(n_tokens, model.config.context - len(prompt))):
-        logits = model(torch.tensor([new], device=device), cache)[0, -1].float().cpu().numpy()
-        new = [sample_token(logits, rng, temperature, top_k)]
-        tokens += new
-    return tokens
+    context = model.config.context
+    device, cache, new = model.wte.weight.device, KVCache(context), tokens
+    for _ in range(min(n_tokens, context - tokens.shape[1])):
+        logits = model(torch.from_numpy(new).to(device), cache)[:, -1].float().cpu().numpy()
+        new = sample_tokens(logits, rng, temperature, top_k, top_p)[:, None]
+        tokens = np.concatenate([tokens, new], axis=1)
+    return tokens if np.ndim(prompt) == 2 else tokens[0]

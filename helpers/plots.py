@@ -55,6 +55,10 @@ def draw(picture: Mapping, ax: Axes) -> Axes:
     """Draw a widget's picture (see `helpers.widgets.picture`) with matplotlib."""
     for number, one in enumerate(picture["series"]):
         color = COLORS[one.get("color", number) % len(COLORS)]
+        if one["kind"] == "cells":
+            ax.bar(one["x"], 1, 1, np.subtract(one["y"], 0.5), label=one["label"],
+                   color=[(color, shade) for shade in one["shade"]])
+            continue
         style = {"line": "-", "dash": "--", "points": "o"}[one["kind"]]
         ax.plot(one["x"], one["y"], style, color=color, label=one["label"], markersize=4)
     ax.set(xlim=picture["xlim"], ylim=picture["ylim"])

@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,24 @@ def setup(seed: int = 0, n_threads: int = 1) -> np.random.Generator:
     One thread is the default because sums over several threads round differently: with it, the
     same notebook prints the same digits on machines with different numbers of cores.
     """
+    keep_freed_memory()
     torch.manual_seed(seed)
     threadpool_limits(n_threads)  # numpy's matrix products
     torch.set_num_threads(n_threads)
     return np.random.default_rng(seed)
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory for the next step instead of giving it back to the system.
+
+    A training step frees and asks for the same megabytes again and again; each time the system
+    would clear them first. Elsewhere than on Linux with glibc nothing happens.
+    """
+    import ctypes  # only here
+
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None:
+        for option, value in ((-3, 2**25), (-1, 2**31 - 1), (-2, 2**28)):
+            mallopt(option, value)  # largest block from the heap; when to trim; room on top
 
 
 def profile() -> str:
@@ -86,13 +101,14 @@ def memory_bytes(dev: torch.device) -> int:
     return status[1]
 
 
-def peak_flops(dev: torch.device, n: int = 1024, repeats: int = 7) -> float:
-    """Measured fp32 matmul rate in FLOP/s: the best of `repeats` products of two n×n matrices.
+def peak_flops(dev: torch.device, n: int = 1024, repeats: int = 7,
+               dtype: torch.dtype = torch.float32) -> float:
+    """Measured matmul rate in FLOP/s: the best of `repeats` products of two n×n matrices.
 
     One n×n product costs 2n³ FLOPs (a multiplication and an addition per term). The best run is
     taken because a peak is what the hardware can do when nothing else disturbs it.
     """
-    a, b = torch.ones(n, n, device=dev), torch.ones(n, n, device=dev)
+    a, b = (torch.ones(n, n, device=dev, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(repeats + 1):  # the first run also pays for start-up; min() drops it
         synchronize(dev)
@@ -101,3 +117,50 @@ def peak_flops(dev: torch.device, n: int = 1024, repeats: int = 7) -> float:
         synchronize(dev)
         best = min(best, time.perf_counter() - start)
     return 2 * n**3 / best
+
+
+def fast_dtype(dev: torch.device) -> str:
+    """`"bfloat16"` where the device multiplies it at least 1.5 times as fast as float32, measured;
+    else `"float32"`. For `TrainConfig.dtype`."""
+    low, full = (peak_flops(dev, 512, 15, dtype) for dtype in (torch.bfloat16, torch.float32))
+    return "bfloat16" if low > 1.5 * full else "float32"
+
+
+def bandwidth(dev: torch.device, megabytes: int = 256, repeats: int = 7) -> float:
+    """Measured memory rate in bytes/s: the best of `repeats` sums of two long vectors.
+
+    Three streams count, two read and one written; they are too long for any cache.
+    """
+    a, b = (torch.ones(megabytes * 2**18, device=dev) for _ in range(2))
+    out, best = torch.empty_like(a), float("inf")
+    for _ in range(repeats):
+        synchronize(dev)
+        start = time.perf_counter()
+        torch.add(a, b, out=out)
+        synchronize(dev)
+        best = min(best, time.perf_counter() - start)
+    return 3 * a.numel() * a.element_size() / best
+
+
+def take_turns(jobs: dict[str, Callable[[], object]], n_rounds: int = 7,
+               least: float = 0.0) -> dict[str, np.ndarray]:
+    """Seconds per call of each job, (n_rounds,), the jobs taking turns: A B C A B C …
+
+    Whatever else slows the machine then slows all of them alike, so ratios of medians hold where
+    times do not. A turn repeats its job for about `least` seconds. One untimed call comes first.
+    """
+    repeats, seconds = {}, {name: np.empty(n_rounds) for name in jobs}
+    for name, job in jobs.items():
+        job()  # what only the first call pays for
+        start = time.perf_counter()
+        if least:
+            job()
+        once = max(time.perf_counter() - start, 1e-9)
+        repeats[name] = max(1, round(least / once))
+    for i in range(n_rounds):
+        for name, job in jobs.items():
+            start = time.perf_counter()
+            for _ in range(repeats[name]):
+                job()
+            seconds[name][i] = (time.perf_counter() - start) / repeats[name]
+    return seconds

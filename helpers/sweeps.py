@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import data, runtime, training
+from helpers import checkpoints, data, runtime, training
 from helpers.models import GPT, GPTConfig
 
 
@@ -166,7 +166,7 @@ def train_course_model() -> training.RunRecord:
     validation = data.windows(data.encode(held_out), 1000, config.seq)
     model = GPT(GPTConfig(context=config.seq)).to(runtime.device())
     record, _ = training.train(model, batches, config, validation)
-    training.save_model(model, data.DATA / MODEL, commit=record.commit, torch=record.torch)
+    checkpoints.save_model(model, data.DATA / MODEL, commit=record.commit, torch=record.torch)
     (data.DATA / MODEL_RECORD).unlink(missing_ok=True)
     append(data.DATA / MODEL_RECORD, record)
     return record

@@ -1,22 +1,22 @@
-"""One training run: schedule, steps, evaluation, checkpoint, and its record."""
+"""One training run: schedule, steps, evaluation, progress, and its record."""
 
-import json
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from math import log
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from torch import distributed as dist
 from torch.nn import functional as F
 
 from helpers.data import TokenBatches, bits_per_byte
 from helpers.flops import flops_per_token, n_params
 from helpers.models import GPT, GPTConfig
 from helpers.runtime import ROOT, device_name, synchronize
+from helpers.steps import accumulate, average, prepare
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,15 @@ class TrainConfig:
     beta2: float = 0.99  # Adam's second-moment memory; long, because the batches are small
     grad_clip: float = 1.0  # largest gradient norm
     seed: int = 0  # weights and data order
+    dtype: str = "float32"  # of the matrix products; weights and Adam stay float32
+    n_micro: int = 1  # parts of a batch, one after the other: less memory, same gradient
+    recompute: bool = False  # blocks again in the backward pass, instead of keeping activations
 
     def __post_init__(self):
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype={self.dtype!r}: expected 'float32' or 'bfloat16'")
+        if not 1 <= self.n_micro <= self.batch_size:
+            raise ValueError(f"n_micro={self.n_micro}: expected 1 … batch_size={self.batch_size}")
         if self.warmup_steps > self.n_steps - self.decay_steps:
             raise ValueError(
                 f"{self.warmup_steps} warm-up and {self.decay_steps} cool-down steps do not fit "
@@ -57,17 +64,19 @@ class RunRecord:
 
     n_layer: int
     d_model: int
+    vocab: int
     N: int  # non-embedding parameters
     N_total: int  # all parameters
     D: int  # training tokens
     C: float  # exact training FLOPs
     loss: float  # validation loss, nats per token
-    bpb: float  # the same in bits per byte (one token is one byte)
+    bpb: float  # the same in bits per byte of text
     lr: float
     batch_size: int
     seq: int
     n_steps: int
     seed: int
+    dtype: str
     seconds: float
     device: str
     torch: str
@@ -96,31 +105,72 @@ def run_steps(model: GPT, optimizer: torch.optim.Optimizer, batches: TokenBatche
               on_step: Callable[[int, float], None] | None = None) -> list[float]:
     """Take steps `start` … `stop`−1 of the run and return their training losses (nats/token).
 
-    `on_step(step, loss)` is called after each. Raises FloatingPointError at a loss that is not
-    finite, naming the step and what to try.
+    `on_step(step, loss)` is called after each. In a process group each process takes its share of
+    every batch. Raises FloatingPointError at a loss that is not finite or has left the scale, and
+    MemoryError where a step does not fit: both name the step and what to try.
     """
-    device, losses = model.wte.weight.device, []
+    device, losses, recent = model.wte.weight.device, [], deque(maxlen=20)
+    rank, n_process = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    if config.batch_size % n_process:
+        raise ValueError(f"batch_size={config.batch_size} has no equal shares for {n_process} "
+                         "processes")
+    prepare(model, config)
     model.train()
     for step in range(start, stop):
         rate = wsd(step, config.n_steps, config.warmup_steps, config.decay_steps)
         for group in optimizer.param_groups:
             group["lr"] = config.lr * rate
-        tokens = torch.from_numpy(batches[step]).to(device)  # (batch, seq + 1)
-        logits = model(tokens[:, :-1])
-        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        tokens = torch.from_numpy(batches[step][rank::n_process]).to(device)  # (batch, seq + 1)
         optimizer.zero_grad()
-        loss.backward()
+        try:
+            loss = accumulate(model, tokens, config)
+        except RuntimeError as error:
+            if not any(sign in str(error) for sign in ("out of memory", "can't allocate memory")):
+                raise
+            raise MemoryError(
+                f"no memory for step {step}: try n_micro={2 * config.n_micro} (it was "
+                f"{config.n_micro}), then recompute=True, then a smaller batch_size (it was "
+                f"{config.batch_size}) or seq (it was {config.seq})") from error
+        if n_process > 1:
+            average([loss, *(p.grad for p in model.parameters())])
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
         optimizer.step()
         losses.append(loss.item())
-        if not np.isfinite(losses[-1]):
+        recent.append(losses[-1])
+        if not np.isfinite(losses[-1]) or (len(recent) == recent.maxlen and
+                                           np.mean(recent) > log(model.config.vocab) + 1):
             raise FloatingPointError(
-                f"the loss is {losses[-1]} at step {step}: try a lower lr (it was {config.lr:g}) "
+                f"the loss is {losses[-1]:g} at step {step}: try a lower lr (it was {config.lr:g}) "
                 f"or a longer warm-up (it was {config.warmup_steps} steps)"
             )
         if on_step:
             on_step(step, losses[-1])
     return losses
+
+
+class Progress:
+    """An `on_step` that says how far a run is, every `every` steps: speed, MFU, time left.
+
+    `show` gets the line of text; `peak_flops` is the device's, in FLOP/s (`runtime.peak_flops`).
+    """
+
+    def __init__(self, shape: GPTConfig, config: TrainConfig, peak_flops: float,
+                 show: Callable[[str], None], every: int = 50):
+        self.config, self.show, self.every = config, show, every
+        self.mfu_per_token = flops_per_token(shape, config.seq) / peak_flops
+        self.begin, self.first = time.perf_counter(), None
+
+    def __call__(self, step: int, loss: float) -> None:
+        """Note the step; show the line if it is its turn or the run's last."""
+        if self.first is None:  # of this process: a resumed run starts in the middle
+            self.begin, self.first = time.perf_counter(), step
+        elif (step + 1) % self.every == 0 or step + 1 == self.config.n_steps:
+            per_step = (time.perf_counter() - self.begin) / (step - self.first)
+            speed = self.config.batch_size * self.config.seq / per_step
+            minutes, seconds = divmod(round(per_step * (self.config.n_steps - step - 1)), 60)
+            self.show(f"step {step + 1:,} of {self.config.n_steps:,} · loss {loss:.3f} · "
+                      f"{speed:,.0f} tokens/s · MFU {speed * self.mfu_per_token:.0%} · "
+                      f"{minutes}:{seconds:02d} left")
 
 
 @torch.no_grad()
@@ -148,42 +198,28 @@ def commit() -> str:
         return "unknown"
 
 
-def record(model: GPT, config: TrainConfig, loss: float, seconds: float) -> RunRecord:
+def record(model: GPT, config: TrainConfig, loss: float, seconds: float,
+           tokens_per_byte: float = 1.0) -> RunRecord:
     """The row of a finished run."""
     shape = model.config
     N, N_total = n_params(shape)
     return RunRecord(
-        n_layer=shape.n_layer, d_model=shape.d_model, N=N, N_total=N_total, D=config.D,
-        C=float(config.D * flops_per_token(shape, config.seq)), loss=loss,
-        bpb=bits_per_byte(loss), lr=config.lr, batch_size=config.batch_size, seq=config.seq,
-        n_steps=config.n_steps, seed=config.seed, seconds=round(seconds, 1),
+        n_layer=shape.n_layer, d_model=shape.d_model, vocab=shape.vocab, N=N, N_total=N_total,
+        D=config.D, C=float(config.D * flops_per_token(shape, config.seq)), loss=loss,
+        bpb=bits_per_byte(loss, tokens_per_byte), lr=config.lr, batch_size=config.batch_size,
+        seq=config.seq, n_steps=config.n_steps, seed=config.seed, dtype=config.dtype,
+        seconds=round(seconds, 1),
         device=device_name(model.wte.weight.device), torch=torch.__version__, commit=commit(),
     )
 
 
 def train(model: GPT, batches: TokenBatches, config: TrainConfig, validation: np.ndarray,
-          on_step: Callable[[int, float], None] | None = None) -> tuple[RunRecord, list[float]]:
+          on_step: Callable[[int, float], None] | None = None,
+          tokens_per_byte: float = 1.0) -> tuple[RunRecord, list[float]]:
     """Train `model` in place; return its record and the training losses, one per step."""
     optimizer = make_optimizer(model, config)
     start = time.perf_counter()
     losses = run_steps(model, optimizer, batches, config, 0, config.n_steps, on_step)
     synchronize(model.wte.weight.device)
     seconds = time.perf_counter() - start
-    return record(model, config, evaluate(model, validation), seconds), losses
-
-
-def save_model(model: GPT, path: str | Path, **facts: str) -> None:
-    """Write weights, config and `facts` (text) to one safetensors file."""
-    header = {"config": json.dumps(asdict(model.config)), **facts}
-    save_file({name: p.contiguous() for name, p in model.state_dict().items()}, path, header)
-
-
-def load_model(path: str | Path, device: torch.device | str = "cpu") -> GPT:
-    """Read a model that `save_model` wrote. Raises ValueError if the file holds no config."""
-    with safe_open(path, "pt") as file:
-        header = file.metadata() or {}
-    if "config" not in header:
-        raise ValueError(f"{path} was not written by save_model: it holds no config")
-    model = GPT(GPTConfig(**json.loads(header["config"])))
-    model.load_state_dict(load_file(path))
-    return model.to(device)
+    return record(model, config, evaluate(model, validation), seconds, tokens_per_byte), losses

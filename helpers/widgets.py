@@ -18,20 +18,23 @@ import traitlets
 
 from helpers import plots
 
-KINDS = ("line", "dash", "points")
+KINDS = ("line", "dash", "points", "cells")
 
 
-def series(kind: str, x, y, label: str = "", color: int | None = None) -> dict:
-    """One set of points: `kind` is "line", "dash" or "points"; x and y have the same length.
+def series(kind: str, x, y, label: str = "", color: int | None = None, shade=None) -> dict:
+    """One set of points: `kind` is "line", "dash", "points" or "cells"; x and y of equal length.
 
-    `color` is a number in the palette (by default the order in the picture); a series without a
-    label stays out of the legend. Raises ValueError for an unknown kind or unequal lengths.
+    Cells are unit squares around their points, as dark as `shade` says, 0 (white) … 1. `color` is
+    a number in the palette (by default the order in the picture); a series without a label stays
+    out of the legend. Raises ValueError for an unknown kind or unequal lengths.
     """
     x, y = np.asarray(x, dtype=float).ravel(), np.asarray(y, dtype=float).ravel()
-    if kind not in KINDS or len(x) != len(y):
-        raise ValueError(f"kind={kind!r} with {len(x)} x and {len(y)} y values: expected one of "
-                         f"{KINDS} and equal lengths")
+    shade = np.clip(np.asarray(np.ones(len(x)) if shade is None else shade, dtype=float), 0, 1)
+    if kind not in KINDS or not len(x) == len(y) == shade.size:
+        raise ValueError(f"kind={kind!r} with {len(x)} x, {len(y)} y and {shade.size} shade "
+                         f"values: expected one of {KINDS} and equal lengths")
     return {"kind": kind, "x": x.tolist(), "y": y.tolist(), "label": label,
+            **({"shade": shade.ravel().tolist()} if kind == "cells" else {}),
             **({} if color is None else {"color": color})}
 
 
@@ -49,10 +52,11 @@ def picture(drawn: list[dict], xlabel: str, ylabel: str, xlim: tuple, ylim: tupl
                              "positive on a log axis")
     kept = []
     for one in drawn:
-        pairs = [(a, b) for a, b in zip(one["x"], one["y"], strict=True)
-                 if math.isfinite(a) and math.isfinite(b)
-                 and ("x" not in log or a > 0) and ("y" not in log or b > 0)]
-        kept.append({**one, "x": [a for a, _ in pairs], "y": [b for _, b in pairs]})
+        seen = [math.isfinite(a) and math.isfinite(b)
+                and ("x" not in log or a > 0) and ("y" not in log or b > 0)
+                for a, b in zip(one["x"], one["y"], strict=True)]
+        kept.append({**one, **{name: [*itertools.compress(one[name], seen)]
+                               for name in ("x", "y", "shade") if name in one}})
     return {"series": kept, "xlabel": xlabel, "ylabel": ylabel, "title": title, "text": text,
             "log": log, "xlim": list(map(float, xlim)), "ylim": list(map(float, ylim))}
 
@@ -106,12 +110,14 @@ class Explorer(ipywidgets.VBox):
 
 
 def extremes(control: ipywidgets.Widget) -> tuple:
-    """The lowest and highest value of a slider, or all options of a choice."""
+    """The lowest and highest value of a slider, all options of a choice, or the present text."""
     if hasattr(control, "options"):
         return tuple(value for _, value in control._options_full)
     if hasattr(control, "base"):
         return control.base**control.min, control.base**control.max
-    return control.min, control.max
+    if hasattr(control, "min"):
+        return control.min, control.max
+    return (control.value,)  # a line of text
 
 
 def explore(show: Callable[..., dict], **controls: ipywidgets.Widget) -> Explorer:

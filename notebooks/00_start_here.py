@@ -89,7 +89,7 @@ print("Seconds that the cells of each chapter take here, scaled from the stored 
                             for number, kept in chapters if "gflops" in kept))
 
 # %% [markdown]
-# Real training reaches a part of the peak; chapter 07 (planned) is about that share. What a
+# Real training reaches a part of the peak; chapter 07 is about that share. What a
 # thousand times more compute would bring is what a scaling law says. It is about the *reducible*
 # loss: what lies above $E$, the part that no model can remove. Such laws look like this:
 
@@ -119,7 +119,7 @@ for exponent in (0.05, 0.1, 0.2):
 #         A03 --> A04[04 · Neural networks · 1 min] --> A05[05 · Data pipeline · 1 min]
 #     end
 #     subgraph II [The model]
-#         A06[06 · Transformer · 2 min]
+#         A06[06 · Transformer · 3 min] --> A07[07 · Training at speed · 2 min]
 #     end
 #     subgraph III [Scaling laws]
 #         A08[08 · Scaling sweeps · 1 min]
@@ -127,7 +127,8 @@ for exponent in (0.05, 0.1, 0.2):
 #     subgraph IV [Compression]
 #         A11[11 · Pruning · 1 min] --> A12[12 · Quantization · 1 min]
 #     end
-#     A05 --> A06 --> A08
+#     A05 --> A06
+#     A07 --> A08
 #     A06 --> A11
 # ```
 #
@@ -220,7 +221,7 @@ progress()
 # | English | 中文 | meaning |
 # |---|---|---|
 # | parameter | 参数 | a number that training adjusts |
-# | token | 词元 | the unit of text a model reads: here a byte |
+# | token | 词元 | the unit of text a model reads: a byte, or a piece of a word |
 # | loss | 损失 | how badly the model predicts, on average |
 # | cross-entropy | 交叉熵 | the loss of a predicted distribution, in nats or bits |
 # | gradient | 梯度 | the direction in which the loss rises fastest |
@@ -233,6 +234,12 @@ progress()
 # | attention | 注意力 | a weighted mean over earlier positions |
 # | transformer | Transformer 模型 | blocks of attention and small networks |
 # | temperature | 温度 | divides the logits before sampling |
+# | KV cache | 键值缓存 | keys and values kept while a text is written |
+# | checkpoint | 检查点 | all that a run needs to go on, in a file |
+# | gradient accumulation | 梯度累积 | a large batch in parts, one after the other |
+# | data parallel | 数据并行 | each process takes a share of the batch |
+# | critical batch size | 临界批量 | beyond it, more examples save few steps |
+# | roofline | 屋顶线模型 | speed limited by arithmetic or by memory |
 # | FLOP, FLOP/s | 浮点运算、每秒浮点运算次数 | an operation, and a speed |
 # | compute | 算力 | all operations of a training run |
 # | scaling law | 规模定律 | loss as a power law of size, data, compute |

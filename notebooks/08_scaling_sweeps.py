@@ -77,8 +77,9 @@ ROUNDED = dict(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)  # as printed in
 
 # %%
 branches = list(sweeps.run_trial(LIVE, N_LIVE_VALIDATION))
-for r in branches:
-    print(f"D = {r.D:>7,}: loss {r.loss:.1f} nats per token")
+print("tokens:", [f"{r.D:,}" for r in branches])
+falls = np.diff([r.loss for r in branches]) < 0
+print("each longer branch ends at a lower loss:", bool(falls.all()))
 
 # %%
 train_docs, held_out_docs = data.split_documents(data.prose())

@@ -44,7 +44,6 @@
 
 # %% tags=["imports"]
 import copy
-import time
 
 import numpy as np
 import torch
@@ -54,7 +53,7 @@ from scipy import sparse
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-from helpers import data, plots, runtime, sweeps, training, widgets
+from helpers import checkpoints, data, plots, runtime, sweeps, training, widgets
 from helpers.compress import apply_mask, matrices, random_mask
 from helpers.exercises import check, hint, solution
 from helpers.fits import fit_power_law
@@ -84,7 +83,7 @@ N_ROUNDS = 21  # of timing
 # %%
 train_docs, held_out = data.split_documents(data.prose())
 windows = data.windows(data.encode(held_out), N_WINDOWS, SEQ)
-model = training.load_model(data.path(sweeps.MODEL)).double()
+model = checkpoints.load_model(data.path(sweeps.MODEL)).double()
 weights = matrices(model)
 n_weights = sum(w.numel() for w in weights.values())
 n_all = sum(p.numel() for p in model.parameters())
@@ -542,18 +541,6 @@ for name, student in (("dense", dense), ("half masked", masked), ("half MLP", th
 # kernel.
 
 
-# %%
-def take_turns(jobs):
-    """Seconds of each job, N_ROUNDS times, in turn: dict of arrays."""
-    seconds = {name: [] for name in jobs}
-    for _ in range(N_ROUNDS):
-        for name, job in jobs.items():
-            start = time.perf_counter()
-            job()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: np.array(times) for name, times in seconds.items()}
-
-
 # %% tags=["nbval-ignore-output"]
 # uncompared: timings differ from machine to machine
 up = masked.blocks[0].up.weight.detach()
@@ -564,8 +551,9 @@ models = {"dense": dense, "half masked": masked, "half MLP": thin}
 products = {"dense": lambda: up @ x, "CSR at 0.5": lambda: sparse_up[0.5] @ x.numpy(),
             "CSR at 0.1": lambda: sparse_up[0.1] @ x.numpy()}
 with torch.no_grad():
-    whole = take_turns({name: lambda m=m: m(tokens) for name, m in models.items()})
-    single = take_turns(products)
+    whole = runtime.take_turns(
+        {name: lambda m=m: m(tokens) for name, m in models.items()}, N_ROUNDS)
+    single = runtime.take_turns(products, N_ROUNDS)
 for title, seconds in (("whole model", whole), ("one matrix", single)):
     for name, times in seconds.items():
         speed = np.median(seconds["dense"] / times)

@@ -64,7 +64,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers import data, runtime, training
+from helpers import checkpoints, data, runtime, training
 from helpers.compress import (
     check_groups,
     check_int4,
@@ -101,7 +101,7 @@ FLOOR = 0.01  # percent: smaller loss increases are drawn here
 
 # %%
 rng = runtime.setup(SEED)
-model = training.load_model(data.path(MODEL)).double()
+model = checkpoints.load_model(data.path(MODEL)).double()
 weights = {name: w.float() for name, w in model.state_dict().items()}
 held_out = data.encode(data.split_documents(data.prose())[1])
 windows = data.windows(held_out, N_WINDOWS, model.config.context)

@@ -68,8 +68,9 @@ def test_attention_equals_torch_and_its_weights_are_causal_shares(shape):
 @torch.no_grad()
 def test_the_model_mixes_by_the_formula(model, tokens, monkeypatch):
     fast = model(tokens)
-    monkeypatch.setattr(F, "scaled_dot_product_attention",
-                        lambda q, k, v, is_causal: models.attention(q, k, v)[0])
+    for block in model.blocks:
+        monkeypatch.setattr(block.attn, "mix",
+                            lambda q, k, v, is_causal: models.attention(q, k, v)[0])
     assert torch.allclose(model(tokens), fast, atol=1e-5)
 
 
@@ -99,7 +100,7 @@ def test_rotation_keeps_lengths_and_leaves_the_first_position():
 @torch.no_grad()
 @pytest.mark.parametrize("n_prompt", [1, 5])
 def test_cached_logits_equal_full_recomputation_token_by_token(model, tokens, n_prompt):
-    cache, full = KVCache(), model(tokens)
+    cache, full = KVCache(TINY.context), model(tokens)
     assert cache.length == 0
     read = model(tokens[:, :n_prompt], cache)
     assert torch.allclose(read, full[:, :n_prompt], atol=1e-5)
@@ -109,30 +110,49 @@ def test_cached_logits_equal_full_recomputation_token_by_token(model, tokens, n_
         assert torch.allclose(step[:, 0], full[:, at], atol=1e-5)
 
 
+CHOICES = [{"temperature": 0}, {"temperature": 0.8, "top_k": 5}, {"top_p": 0.7}, {}]
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("choice", [{"temperature": 0}, {"temperature": 0.8, "top_k": 5}, {}])
-def test_generation_with_the_cache_equals_full_recomputation(model, choice):
-    prompt = [3, 1, 4]
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("prompt", [[3, 1, 4], [[3, 1, 4], [1, 5, 9]]], ids=["one", "two"])
+def test_generation_with_the_cache_equals_full_recomputation(model, choice, prompt):
     generated = models.generate(model, prompt, 10, np.random.default_rng(0), **choice)
-    rng, expected = np.random.default_rng(0), list(prompt)
+    rng, expected = np.random.default_rng(0), np.atleast_2d(prompt)
     for _ in range(10):
-        logits = model(torch.tensor([expected]))[0, -1].numpy()
-        expected.append(models.sample_token(logits, rng, **choice))
-    assert generated == expected
+        logits = model(torch.from_numpy(expected))[:, -1].numpy()
+        new = models.sample_tokens(logits, rng, **choice)
+        expected = np.concatenate([expected, new[:, None]], axis=1)
+    assert generated.shape == (*np.shape(prompt)[:-1], 13)
+    assert np.array_equal(np.atleast_2d(generated), expected)
+
+
+@torch.no_grad()
+def test_texts_continued_together_are_those_continued_alone(model):
+    prompts = np.random.default_rng(1).integers(TINY.vocab, size=(5, 4))
+    together = models.generate(model, prompts, 8, None, temperature=0)
+    for row, prompt in zip(together, prompts, strict=True):
+        assert np.array_equal(row, models.generate(model, prompt, 8, None, temperature=0))
 
 
 def test_generation_stops_at_the_context_and_keeps_the_prompt(model):
     rng, prompt = np.random.default_rng(0), [1, 2, 3]
     assert len(models.generate(model, prompt, 100, rng)) == TINY.context
-    assert models.generate(model, prompt, 0, rng) == prompt
+    assert models.generate(model, prompt, 0, rng).tolist() == prompt
     full = list(range(TINY.context))
-    assert models.generate(model, full, 5, rng) == full
+    assert models.generate(model, full, 5, rng).tolist() == full
     assert prompt == [1, 2, 3]
 
 
-def test_an_empty_prompt_is_refused(model):
+@pytest.mark.parametrize("empty", [[], [[]]])
+def test_an_empty_prompt_is_refused(model, empty):
     with pytest.raises(ValueError, match="a prompt of at least one token"):
-        models.generate(model, [], 5, np.random.default_rng(0))
+        models.generate(model, empty, 5, np.random.default_rng(0))
+
+
+def test_prompts_of_unequal_lengths_are_refused(model):
+    with pytest.raises(ValueError, match="inhomogeneous"):
+        models.generate(model, [[1, 2], [3]], 5, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(("wrong", "error", "message"), [
@@ -141,6 +161,9 @@ def test_an_empty_prompt_is_refused(model):
     (torch.zeros(4, dtype=torch.int64), TypeError, r"\(batch, seq\), got.*of shape \(4,\)"),
     (torch.zeros(1, 2, 4, dtype=torch.int64), TypeError, r"of shape \(1, 2, 4\)"),
     (torch.zeros(2, 17, dtype=torch.int64), ValueError, "17 tokens .* the context of 16"),
+    (torch.full((2, 4), float("nan")), TypeError, r"got torch\.float32"),
+    (torch.full((2, 4), 32), ValueError, "token ids from 32 to 32: expected 0 … 31"),
+    (torch.tensor([[5, -1]]), ValueError, "token ids from -1 to 5: expected 0 … 31"),
 ])
 def test_tokens_that_cannot_be_read_are_refused(model, wrong, error, message):
     with pytest.raises(error, match=message):
@@ -149,11 +172,11 @@ def test_tokens_that_cannot_be_read_are_refused(model, wrong, error, message):
 
 @torch.no_grad()
 def test_a_filled_cache_takes_one_token_and_no_more_than_the_context(model, tokens):
-    cache = KVCache()
+    cache = KVCache(TINY.context)
     model(tokens[:, :4], cache)
     with pytest.raises(ValueError, match="takes one new token at a time"):
         model(tokens[:, 4:6], cache)
-    model(tokens, cache := KVCache())
+    model(tokens, cache := KVCache(TINY.context))
     with pytest.raises(ValueError, match="17 tokens are longer than the context of 16"):
         model(tokens[:, :1], cache)
 
@@ -198,37 +221,44 @@ def test_weights_have_the_documented_spread():
 
 
 def frequencies(logits, n=20_000, **choice) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    drawn = [models.sample_token(logits, rng, **choice) for _ in range(n)]
+    drawn = models.sample_tokens(np.tile(logits, (n, 1)), np.random.default_rng(0), **choice)
     return np.bincount(drawn, minlength=len(logits)) / n
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
-def test_sampled_tokens_follow_the_tempered_softmax(temperature):
-    p = np.array([0.5, 0.3, 0.15, 0.05])
-    expected = p ** (1 / temperature) / (p ** (1 / temperature)).sum()
-    error = frequencies(np.log(p), temperature=temperature) - expected
-    assert (np.abs(error) < 4 * np.sqrt(expected * (1 - expected) / 20_000)).all()
+P = np.array([0.1, 0.4, 0.05, 0.3, 0.15])
+CUTS = [({}, P), ({"temperature": 0.5}, P**2 / (P**2).sum()),
+        ({"temperature": 2.0}, P**0.5 / (P**0.5).sum()),
+        ({"top_k": 2}, np.array([0, 4, 0, 3, 0]) / 7), ({"top_k": 1}, np.eye(5)[1]),
+        ({"top_k": 9}, P), ({"top_p": 0.7 - 1e-9}, np.array([0, 4, 0, 3, 0]) / 7),
+        ({"top_p": 0.7 + 1e-9}, np.array([0, 8, 0, 6, 3]) / 17), ({"top_p": 1e-9}, np.eye(5)[1]),
+        ({"top_k": 3, "top_p": 0.5}, np.array([0, 4, 0, 3, 0]) / 7)]
 
 
-def test_top_k_keeps_the_k_likeliest_in_proportion():
-    p = np.array([0.1, 0.4, 0.2, 0.3])
-    found = frequencies(np.log(p), top_k=2)
-    assert found[0] == found[2] == 0
-    assert found[1] == pytest.approx(4 / 7, abs=0.015)
+@pytest.mark.parametrize(("choice", "expected"), CUTS)
+def test_probabilities_and_drawn_shares_follow_temperature_top_k_and_top_p(choice, expected):
+    found = models.probabilities(np.log(P), **choice)
+    assert np.allclose(found, expected)
+    several = models.probabilities(np.log(np.stack([P, P[::-1]])), **choice)
+    assert np.allclose(several, [expected, expected[::-1]])
+    error = frequencies(np.log(P), **choice) - expected
+    assert (np.abs(error) <= 4 * np.sqrt(expected * (1 - expected) / 20_000)).all()
+
+
+def test_of_equally_likely_tokens_top_k_keeps_exactly_k():
+    assert np.count_nonzero(models.probabilities(np.zeros(9), top_k=4)) == 4
 
 
 def test_temperature_zero_takes_the_likeliest_and_leaves_the_generator_alone():
     rng = np.random.default_rng(0)
     logits = np.array([0.0, 2.0, 1.9])
-    assert {models.sample_token(logits, rng, temperature=0) for _ in range(20)} == {1}
+    assert {int(models.sample_tokens(logits, rng, temperature=0)) for _ in range(20)} == {1}
     assert rng.bit_generator.state == np.random.default_rng(0).bit_generator.state
 
 
 def test_sampling_leaves_its_logits_alone_and_bears_large_ones():
     logits = np.array([1000.0, 999.0, -1000.0])
     kept = logits.copy()
-    models.sample_token(logits, np.random.default_rng(0), top_k=1)
+    models.sample_tokens(logits, np.random.default_rng(0), top_k=1)
     assert np.array_equal(logits, kept)
     assert frequencies(logits, 2000)[2] == 0
 

@@ -128,7 +128,7 @@ def test_a_picture_is_drawn_as_it_says():
 @pytest.mark.parametrize(("kind", "x", "y"), [
     ("curve", [1], [1]), ("", [1], [1]), ("line", [1, 2], [1]), ("points", [], [1])])
 def test_a_series_of_unknown_kind_or_unequal_lengths_is_refused(kind, x, y):
-    with pytest.raises(ValueError, match=f"kind={kind!r} with {len(x)} x and {len(y)} y values"):
+    with pytest.raises(ValueError, match=f"kind={kind!r} with {len(x)} x, {len(y)} y and"):
         widgets.series(kind, x, y)
 
 
@@ -137,6 +137,39 @@ def test_a_series_is_plain_lists():
     assert one == {"kind": "line", "x": [0.0, 1.0, 2.0], "y": [4.0, 5.0, 6.0], "label": "name",
                    "color": 2}
     assert "color" not in widgets.series("line", [1], [1])
+
+
+def test_cells_keep_their_shade_between_white_and_full_and_drop_it_with_their_place():
+    x, y = np.meshgrid([0, 1, np.nan], [0, 1])
+    one = widgets.series("cells", x, y, shade=[[-1, 0.25, 0.5], [2, 1, 0]])
+    assert one["shade"] == [0, 0.25, 0.5, 1, 1, 0]
+    kept, = widgets.picture([one], "x", "y", (-1, 2), (-1, 2))["series"]
+    assert (kept["x"], kept["y"], kept["shade"]) == ([0, 1, 0, 1], [0, 0, 1, 1], [0, 0.25, 1, 1])
+    assert "shade" not in widgets.series("line", [1], [1])
+    with pytest.raises(ValueError, match="2 x, 2 y and 3 shade values"):
+        widgets.series("cells", [0, 1], [0, 1], shade=[0, 1, 1])
+
+
+def test_cells_are_drawn_as_unit_squares_as_dark_as_their_shade():
+    one = widgets.series("cells", [0, 3], [1, 2], shade=[0.5, 1.0], color=1)
+    ax, = plots.panels()
+    plots.draw(widgets.picture([one], "x", "y", (-1, 4), (-1, 4)), ax)
+    assert [p.get_bbox().bounds for p in ax.patches] == [(-0.5, 0.5, 1, 1), (2.5, 1.5, 1, 1)]
+    assert [p.get_facecolor()[3] for p in ax.patches] == [0.5, 1.0]
+    plt.close(ax.figure)
+
+
+def test_a_line_of_text_is_a_control_too():
+    seen = []
+
+    def say(prompt):
+        seen.append(prompt)
+        return widgets.picture([], "x", "y", (0, 1), (0, 1), text=prompt)
+
+    explorer = widgets.explore(say, prompt=ipywidgets.Text("first", description="prompt"))
+    explorer.controls["prompt"].value = "second"
+    assert seen == ["first", "first", "second"]
+    assert explorer.canvas.picture["text"] == "second"
 
 
 @pytest.mark.parametrize(("xlim", "ylim", "log", "named"), [

@@ -1,5 +1,7 @@
 """Seeds, profile, device and measured peak: the machine behind the other tests."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -79,3 +81,34 @@ def test_describe_gives_text_facts_about_the_machine(monkeypatch):
 
 def test_memory_is_more_than_a_quarter_gibibyte():
     assert runtime.memory_bytes(CPU) > 2**28
+
+
+def test_jobs_take_turns_and_a_slow_one_shows_its_time():
+    called = []
+    seconds = runtime.take_turns({"a": lambda: called.append("a"),
+                                  "b": lambda: (called.append("b"), time.sleep(0.01))}, 3)
+    assert called == ["a", "b"] + ["a", "b"] * 3
+    assert seconds["a"].shape == (3,)
+    assert np.median(seconds["b"]) >= 0.01 > np.median(seconds["a"]) > 0
+
+
+def test_a_turn_repeats_a_quick_job_and_counts_one_call():
+    called = []
+    seconds = runtime.take_turns({"a": lambda: (called.append(1), time.sleep(0.001))}, 2, 0.02)
+    assert len(called) > 8
+    assert 0.001 <= np.median(seconds["a"]) < 0.02
+
+
+def test_bandwidth_is_that_of_a_memory():
+    assert 1e8 < runtime.bandwidth(torch.device("cpu"), megabytes=16) < 1e13
+
+
+def test_the_fast_dtype_is_the_one_that_measures_faster(monkeypatch):
+    for ratio, expected in ((1.2, "float32"), (2.0, "bfloat16")):
+        rates = {torch.bfloat16: ratio, torch.float32: 1.0}
+        monkeypatch.setattr(runtime, "peak_flops", lambda *args, rates=rates: rates[args[-1]])
+        assert runtime.fast_dtype(torch.device("cpu")) == expected
+
+
+def test_freed_memory_is_kept_or_nothing_happens():
+    runtime.keep_freed_memory()  # also where there is no glibc

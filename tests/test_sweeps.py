@@ -16,8 +16,9 @@ from helpers.sweeps import Trial
 STEP = 4 * 16  # tokens per step of the small trials
 SMALL = Trial(d_model=16, n_layer=1, lr=3e-3, tokens=(70 * STEP, 90 * STEP, 120 * STEP), seq=16)
 RECORD = training.RunRecord(
-    n_layer=1, d_model=16, N=3104, N_total=7200, D=70 * STEP, C=1.5e9, loss=2.5, bpb=3.6,
-    lr=3e-3, batch_size=4, seq=16, n_steps=70, seed=0, seconds=0.1, device='a "fast" one, cpu',
+    n_layer=1, d_model=16, vocab=256, N=3104, N_total=7200, D=70 * STEP, C=1.5e9, loss=2.5, bpb=3.6,
+    lr=3e-3, batch_size=4, seq=16, n_steps=70, seed=0, dtype="float32",
+    seconds=0.1, device='a "fast" one, cpu',
     torch="2", commit="abc")
 
 

@@ -6,13 +6,12 @@ from math import log, sqrt
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from helpers import data, models, runtime, training
+from helpers.flops import flops_per_token
 from helpers.training import TrainConfig, wsd
 
 SHAPE = models.GPTConfig(context=16, n_layer=2, n_head=2, d_model=16)
@@ -77,16 +76,56 @@ def test_training_lowers_the_loss_from_that_of_a_guess(batches, validation):
     assert row.loss > log(3) / (16 / 3)  # a third each, 16 bytes in all: no model knows more
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(ACCELERATOR is None, reason="no CUDA or MPS device")
-def test_an_accelerator_takes_the_same_run(batches, validation):
+@pytest.mark.parametrize("change", [{"n_micro": 2}, {"n_micro": 3}, {"recompute": True},
+                                    {"n_micro": 4, "recompute": True}])
+def test_saving_memory_changes_no_loss(batches, change):
+    runs = []
+    for config in (CONFIG, dataclasses.replace(CONFIG, **change)):
+        model = models.GPT(SHAPE)
+        optimizer = training.make_optimizer(model, config)
+        runs.append(training.run_steps(model, optimizer, batches, config, 0, CONFIG.n_steps))
+    assert runs[1] == pytest.approx(runs[0], rel=1e-4)
+
+
+def test_a_later_run_without_recomputation_keeps_nothing_of_an_earlier_one(batches):
+    model = models.GPT(SHAPE)
+    for recompute in (True, False):
+        config = dataclasses.replace(CONFIG, recompute=recompute)
+        training.run_steps(model, training.make_optimizer(model, config), batches, config, 0, 1)
+        assert ("forward" in vars(model.blocks[0])) == recompute
+
+
+def test_bfloat16_products_end_at_the_loss_of_float32(batches, validation):
     rows = {}
+    for dtype in ("float32", "bfloat16"):
+        config = dataclasses.replace(CONFIG, n_steps=80, dtype=dtype)
+        rows[dtype], _ = training.train(models.GPT(SHAPE), batches, config, validation)
+        assert rows[dtype].dtype == dtype
+    assert rows["bfloat16"].loss != rows["float32"].loss
+    assert rows["bfloat16"].loss == pytest.approx(rows["float32"].loss, abs=0.02)
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"dtype": "float16"}, "dtype='float16': expected 'float32' or 'bfloat16'"),
+    ({"n_micro": 0}, r"n_micro=0: expected 1 … batch_size=4"),
+    ({"n_micro": 5}, r"n_micro=5: expected 1 … batch_size=4"),
+])
+def test_a_config_that_cannot_run_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CONFIG, **wrong)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.skipif(ACCELERATOR is None, reason="no CUDA or MPS device")
+def test_an_accelerator_takes_the_same_run(batches, validation, dtype):
+    rows, config = {}, dataclasses.replace(CONFIG, dtype=dtype)
     for device in ("cpu", ACCELERATOR):
         model = models.GPT(SHAPE).to(device)
-        rows[device] = training.train(model, batches, CONFIG, validation)
+        rows[device] = training.train(model, batches, config, validation)
         assert model.wte.weight.device.type == device
     (cpu, cpu_losses), (fast, fast_losses) = rows.values()
-    assert fast_losses[0] == pytest.approx(cpu_losses[0], rel=1e-4)
+    assert fast_losses[0] == pytest.approx(cpu_losses[0], rel=1e-4 if dtype == "float32" else 1e-2)
     assert fast.loss == pytest.approx(cpu.loss, rel=0.02)
     assert (fast.N, fast.D, fast.C) == (cpu.N, cpu.D, cpu.C)
 
@@ -120,6 +159,65 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(batches, poi
                                                  r"or a longer warm-up \(it was 4 steps\)"):
         training.run_steps(model, optimizer, batches, CONFIG, 0, CONFIG.n_steps, spoil)
     assert seen == [0, 1, 2]
+
+
+def test_a_loss_that_has_left_the_scale_stops_the_run(batches):
+    config = dataclasses.replace(CONFIG, lr=30.0, n_steps=200, warmup_steps=0, grad_clip=1e9)
+    model = models.GPT(SHAPE)
+    with pytest.raises(FloatingPointError, match=r"the loss is \S+ at step \d+: try a lower lr "
+                                                 r"\(it was 30\)"):
+        training.run_steps(model, training.make_optimizer(model, config), batches, config, 0, 200)
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory. Tried to allocate 2.00 GiB",
+                                     "DefaultCPUAllocator: can't allocate memory: you tried"])
+def test_a_step_that_does_not_fit_says_which_knob_to_turn(batches, monkeypatch, message):
+    def full(*_):
+        raise RuntimeError(message)
+
+    model = models.GPT(SHAPE)
+    monkeypatch.setattr(training, "accumulate", full)
+    with pytest.raises(MemoryError, match=r"no memory for step 3: try n_micro=2 \(it was 1\), then "
+                                          r"recompute=True, then a smaller batch_size \(it was 4\) "
+                                          r"or seq \(it was 16\)"):
+        training.run_steps(model, training.make_optimizer(model, CONFIG), batches, CONFIG, 3, 9)
+
+
+def test_a_real_allocation_that_fails_is_one_of_them(batches, monkeypatch):
+    model = models.GPT(SHAPE)
+    monkeypatch.setattr(training, "accumulate", lambda *_: torch.empty(2**55))
+    with pytest.raises(MemoryError, match="no memory for step 0"):
+        training.run_steps(model, training.make_optimizer(model, CONFIG), batches, CONFIG, 0, 1)
+
+
+def test_another_error_in_a_step_stays_what_it_is(batches):
+    model = models.GPT(dataclasses.replace(SHAPE, vocab=100))  # the text has higher bytes
+    with pytest.raises(ValueError, match="expected 0 … 99"):
+        training.run_steps(model, training.make_optimizer(model, CONFIG), batches, CONFIG, 0, 1)
+
+
+def test_progress_says_speed_utilisation_and_time_left(monkeypatch):
+    now, said, speed = [0.0], [], 4 * 16 / 2  # two seconds a step
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    peak = speed * flops_per_token(SHAPE, 16) / 0.25
+    progress = training.Progress(SHAPE, CONFIG, peak, said.append, every=10)
+    for step in range(CONFIG.n_steps):
+        now[0] += 2
+        progress(step, 1.5)
+    assert said[0] == "step 10 of 24 · loss 1.500 · 32 tokens/s · MFU 25% · 0:28 left"
+    assert [line.split(" of")[0] for line in said] == ["step 10", "step 20", "step 24"]
+    assert said[-1].endswith("0:00 left")
+
+
+def test_progress_of_a_resumed_run_counts_its_own_steps_alone(monkeypatch):
+    now, said = [0.0], []
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    progress = training.Progress(SHAPE, CONFIG, 1e9, said.append, every=10)
+    for step in range(15, 24):
+        now[0] += 2
+        progress(step, 1.0)
+    assert "32 tokens/s" in said[0]
+    assert said[0].endswith("0:08 left")
 
 
 def test_a_step_moves_no_weight_further_than_its_rate_allows(batches):
@@ -195,6 +293,9 @@ def test_record_counts_exactly(batches, validation):
     assert (row.lr, row.batch_size, row.seq, row.seed) == (1e-2, 4, 16, 0)
     assert row.loss == training.evaluate(model, validation)
     assert row.bpb == pytest.approx(row.loss / log(2))
+    halved, _ = training.train(models.GPT(SHAPE), batches, CONFIG, validation, None, 0.5)
+    assert halved.bpb == pytest.approx(row.bpb / 2)
+    assert (row.vocab, row.dtype) == (256, "float32")
     assert row.device == runtime.device_name(torch.device("cpu"))
     assert row.torch == torch.__version__
     assert row.seconds >= 0
@@ -207,23 +308,3 @@ def test_commit_is_unknown_outside_a_repository_and_without_git(tmp_path, monkey
     assert training.commit() == "unknown"
     monkeypatch.setenv("PATH", "")
     assert training.commit() == "unknown"
-
-
-@torch.no_grad()
-def test_a_saved_model_comes_back_with_equal_logits_and_its_facts(tmp_path):
-    model, file = models.GPT(SHAPE, seed=3), tmp_path / "model.safetensors"
-    training.save_model(model, file, commit="abc", note="a fact")
-    loaded = training.load_model(file)
-    assert loaded.config == SHAPE
-    tokens = torch.arange(16)[None]
-    assert torch.equal(loaded(tokens), model(tokens))
-    with safe_open(file, "pt") as opened:
-        assert opened.metadata()["note"] == "a fact"
-
-
-@pytest.mark.parametrize("header", [None, {"format": "pt"}])
-def test_a_foreign_file_of_weights_is_refused_by_name(tmp_path, header):
-    save_file({"w": torch.ones(2)}, tmp_path / "foreign.safetensors", header)
-    with pytest.raises(ValueError,
-                       match=r"foreign\.safetensors was not written by save_model.* no config"):
-        training.load_model(tmp_path / "foreign.safetensors")

@@ -2,11 +2,72 @@
 
 import numpy as np
 
-from helpers.exercises import IN_PLACE, exercise
+from helpers.exercises import exercise
+
+FIRST, LAST = 1.728, 1.431  # bits per byte of the 5-gram after 0.41 and 4.1 million tokens
+GAIN = FIRST - LAST
 
 
 @exercise(
     "06.1",
+    tests="the fall of the dashed line over its decade, within what can be read off",
+    hints=("The dashed line in the right panel: read its height at its first and its last point.",
+           "The printed lines above the figure give both heights; subtract the last from the "
+           "first."),
+    cases=((),),
+    rtol=0.12,
+    wrong={
+        "The sign: the line falls by a positive number.": lambda: -GAIN,
+        "That is the factor between the two heights. The question asks for the difference.":
+            lambda: FIRST / LAST,
+        "That is the height at the end. Subtract it from the height at the first point.":
+            lambda: LAST,
+        "That is the height at the first point. Subtract the one at the end from it.":
+            lambda: FIRST,
+        "That is the fall per factor e. A decade is ln 10 = 2.3 of those.":
+            lambda: GAIN / np.log(10),
+    },
+)
+def gain_of_tenfold_text():
+    """Bits per byte (positive) by which the 5-gram over tokens falls as its text grows tenfold."""
+    return GAIN
+
+
+def look_back(seq):
+    """How far back position j lies from position i: i − j, of shape (seq, seq)."""
+    return np.subtract.outer(np.arange(seq), np.arange(seq))
+
+
+@exercise(
+    "06.2",
+    tests="four masks, from a width of one to one wider than the text",
+    hints=("With i down the rows and j along the columns, i − j says how far back j lies. "
+           "np.arange(seq)[:, None] - np.arange(seq) holds it for all pairs.",
+           "Allowed distances are 0, 1, … width − 1: two comparisons, joined by &."),
+    cases=((5, 2), (4, 1), (6, 3), (3, 9)),
+    wrong={
+        "One too many: position i itself is one of the `width` positions.":
+            lambda seq, width: (look_back(seq) >= 0) & (look_back(seq) <= width),
+        "It looks ahead: nothing may stand right of the diagonal.":
+            lambda seq, width: np.abs(look_back(seq)) < width,
+        "Rows and columns are swapped: row i looks at columns j ≤ i.":
+            lambda seq, width: (look_back(seq) <= 0) & (look_back(seq) > -width),
+        "That marks what is forbidden. True means: may look.":
+            lambda seq, width: (look_back(seq) < 0) | (look_back(seq) >= width),
+        "The diagonal is missing: the first position would have nobody to look at.":
+            lambda seq, width: (look_back(seq) > 0) & (look_back(seq) < width),
+        "The width is not used: that is the plain causal mask.":
+            lambda seq, width: look_back(seq) >= 0,
+    },
+)
+def window_mask(seq, width):
+    """Boolean array (seq, seq): may position i look at position j?"""
+    back = np.arange(seq)[:, None] - np.arange(seq)  # how far back j lies from i
+    return (back >= 0) & (back < width)
+
+
+@exercise(
+    "06.3",
     tests="four caches, from one layer to the size of a 7B model",
     hints=("What does each layer keep for each token?",
            "Per layer and token one key and one value, each d_model numbers long."),
@@ -29,70 +90,55 @@ def cache_bytes(n_layer, d_model, n_tokens, bytes_per_number):
     return 2 * n_layer * d_model * n_tokens * bytes_per_number
 
 
-def _without_the_crossing_token(p, top_p):
-    order = np.argsort(-p)
-    keep = np.cumsum(p[order]) <= top_p
-    q = np.zeros_like(p)
-    q[order[keep]] = p[order[keep]]
-    return q / max(q.sum(), 1e-300)
+def tempered(logits, temperature):
+    """The distribution ∝ exp(logits / temperature)."""
+    p = np.exp((logits - logits.max()) / temperature)
+    return p / p.sum()
 
 
-def _not_renormalised(p, top_p):
-    order = np.argsort(-p)
-    kept = order[np.cumsum(p[order]) - p[order] < top_p]
-    q = np.zeros_like(p)
-    q[kept] = p[kept]
-    return q
-
-
-def _unsorted(p, top_p):
-    q = np.where(np.cumsum(p) - p < top_p, p, 0)
-    return q / q.sum()
-
-
-def _threshold(p, top_p):
-    q = np.where(p >= 1 - top_p, p, 0)
-    return q / max(q.sum(), 1e-300)
-
-
-def _in_place(p, top_p):
-    order = np.argsort(-p)
-    p[order[np.cumsum(p[order]) - p[order] >= top_p]] = 0
-    p /= p.sum()
-    return p
+def entropy(p):
+    """In nats."""
+    return -np.sum(p[p > 0] * np.log(p[p > 0]))
 
 
 @exercise(
-    "06.2",
-    tests="five distributions, sorted and not, with top_p from 0.1 to 1",
-    hints=("Sort the probabilities, and keep the order to come back.",
-           "Keep a token while the sum of those before it is below top_p: "
-           "np.cumsum(sorted) - sorted < top_p."),
-    cases=((np.array([0.3, 0.02, 0.28, 0.4]), 0.5), (np.array([0.4, 0.35, 0.25]), 0.1),
-           (np.array([0.2, 0.3, 0.5]), 1.0), (np.array([0.06, 0.9, 0.04]), 0.95),
-           (np.array([0.1, 0.5, 0.15, 0.25]), 0.7)),
+    "06.4",
+    tests="four sets of logits, from even to nearly certain, also where exp(logits) overflows",
+    hints=("First the probabilities: softmax(logits / temperature); subtract the maximum before "
+           "np.exp. Then H = −Σ p log₂ p.",
+           "A probability can round to 0, and 0 · log 0 counts as 0: sum over p[p > 0] alone."),
+    cases=((np.array([4.0, 2.0, 0.0]), 0.5), (np.zeros(8), 3.0), (np.array([1.0, -1, 0.5, 2]), 2.0),
+           (np.array([2000.0, 1999, 0]), 1.0)),
     wrong={
-        "The token that crosses top_p is kept too, or a confident model could keep nothing.":
-            _without_the_crossing_token,
-        "What is left no longer sums to one: renormalise.": _not_renormalised,
-        "The tokens come unsorted: take them from the likeliest down.": _unsorted,
-        "Zero the rest, but keep their places: as many numbers out as in.":
-            lambda p, top_p: top_p_probabilities(p, top_p)[top_p_probabilities(p, top_p) > 0],
-        "top_p bounds the sum of what is kept, not each probability.": _threshold,
-        IN_PLACE: _in_place,
+        "That is the entropy H itself, in bits. Return 2^H.":
+            lambda logits, temperature: entropy(tempered(logits, temperature)) / np.log(2),
+        "The bases differ: an entropy in nats belongs to e^H, one in bits to 2^H.":
+            lambda logits, temperature: 2 ** entropy(tempered(logits, temperature)),
+        "The temperature is not used.": lambda logits, temperature: np.exp(
+            entropy(tempered(logits, 1.0))),
+        "The temperature divides the logits; you multiplied.":
+            lambda logits, temperature: np.exp(entropy(tempered(logits, 1 / temperature))),
+        "You divided the probabilities by the temperature, as the article does (K9). Divide the "
+        "logits.": lambda logits, temperature: np.exp(
+            entropy(tempered(tempered(logits, 1.0), temperature))),
+        "The minus sign is missing: H = −Σ p log₂ p.":
+            lambda logits, temperature: np.exp(-entropy(tempered(logits, temperature))),
+        "np.exp overflowed, or 0 · log 0 became nan. Subtract the maximum first, and sum over the "
+        "p > 0.": lambda logits, temperature: np.exp(entropy(tempered(logits, temperature))) * (
+            np.nan if logits.max() > 700 else 1),
     },
 )
-def top_p_probabilities(p, top_p):
-    """Keep the likeliest tokens until their sum reaches top_p; zero the rest; renormalise."""
-    order = np.argsort(-p)
-    kept = order[np.cumsum(p[order]) - p[order] < top_p]
-    q = np.zeros_like(p)
-    q[kept] = p[kept]
-    return q / q.sum()
+def effective_choices(logits, temperature):
+    """2^H, where H is the entropy in bits of the distribution ∝ exp(logits / temperature)."""
+    z = np.asarray(logits) / temperature
+    p = np.exp(z - z.max())
+    p = p / p.sum()
+    p = p[p > 0]  # 0 · log 0 counts as 0
+    return 2 ** -np.sum(p * np.log2(p))
 
 
 @exercise(
-    "06.3",
+    "06.5",
     tests="four shapes, from this chapter's model to a long context",
     hints=("Per token a block's matrices take 12 d_model² multiply-adds.",
            "Scores and mixing take seq · d_model multiply-adds each; divide by the sum of all."),

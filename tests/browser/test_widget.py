@@ -11,13 +11,15 @@ from tests.browser import lab
 
 NO_BROWSER = ("no Chromium found. Get one with: python -m playwright install chromium, "
               "or the distribution's package chromium")
-WIDGETS = [  # notebook, label of the slider that is moved
-    ("01_linear_regression.ipynb", "penalty λ"),
-    ("02_gradient_descent.ipynb", "learning rate"),
-    ("03_classification.ipynb", "threshold"),
-    ("04_neural_networks.ipynb", "units per layer"),
-    ("05_data_pipeline.ipynb", "rows per band"),
-]
+WIDGETS = {  # notebook: labels of the sliders that are moved
+    "01_linear_regression.ipynb": ("penalty λ",),
+    "02_gradient_descent.ipynb": ("learning rate",),
+    "03_classification.ipynb": ("threshold",),
+    "04_neural_networks.ipynb": ("units per layer",),
+    "05_data_pipeline.ipynb": ("rows per band",),
+    "06_transformer.ipynb": ("temperature", "token that looks"),
+    "07_training_at_speed.ipynb": ("parameters",),
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,22 +37,23 @@ def server(chromium, tmp_path_factory):
         yield running
 
 
-@pytest.mark.parametrize(("notebook", "label"), WIDGETS)
-def test_an_arrow_key_changes_the_picture(chromium, server, notebook, label):
+@pytest.mark.parametrize(("notebook", "labels"), WIDGETS.items(), ids=WIDGETS)
+def test_an_arrow_key_changes_the_picture(chromium, server, notebook, labels):
     with lab.page(chromium) as page:
         lab.run_notebook(page, *server, notebook)
-        widget = lab.Widget(page, label)
-        widget.canvas.wait_for()
-        before, text = widget.picture(), widget.text.inner_text()
-        widget.press("ArrowRight")
-        expect(widget.text).not_to_have_text(text, timeout=10_000)
-        if folder := os.environ.get("SCREENSHOT_DIR"):
-            widget.text.scroll_into_view_if_needed()
-            page.screenshot(path=Path(folder) / f"{Path(notebook).stem}.png")
-        assert widget.picture() != before
-        widget.press("ArrowLeft")
-        expect(widget.text).to_have_text(text, timeout=10_000)
-        assert widget.picture() == before, "the way back does not lead to the same picture"
+        for label in labels:
+            widget = lab.Widget(page, label)
+            widget.canvas.wait_for()
+            before, text = widget.picture(), widget.text.inner_text()
+            widget.press("ArrowRight")
+            expect(widget.text).not_to_have_text(text, timeout=10_000)
+            if folder := os.environ.get("SCREENSHOT_DIR"):
+                widget.text.scroll_into_view_if_needed()
+                page.screenshot(path=Path(folder) / f"{Path(notebook).stem} {label}.png")
+            assert widget.picture() != before
+            widget.press("ArrowLeft")
+            expect(widget.text).to_have_text(text, timeout=10_000)
+            assert widget.picture() == before, "the way back does not lead to the same picture"
         assert page.errors == []
         assert {urlsplit(url).hostname for url in page.requests
                 if urlsplit(url).scheme not in ("data", "blob")} == {"127.0.0.1"}
