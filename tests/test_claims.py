@@ -122,9 +122,11 @@ SIDES = {  # (chapter, claim): verdict, and what must be so of the stored figure
     ("05", "K10"): ("it depends", lambda f: abs(f["minmax"]) < 1 and abs(f["minmax_heavy"]) < 2
                     and f["selection"] > 10 and f["duplicates"] > 10),
     ("06", "K9"): ("refuted", lambda f: f["likeliest"] - f["likeliest_in_article"] > 0.1),
-    ("07", "K5"): ("refuted", lambda f: f["relu_alone"] < 1e-3 and f["sigmoid_repaired"] > 0.5
-                   and f["ours"] > 0.5),
-    ("07", "K12"): ("it depends", lambda f: f["below_one"] == f["rises"] == f["near_two"] == 1),
+    ("07", "K5"): ("it depends", lambda f: f["sigmoid"] < 1e-15
+                   and f["relu_gain_1"] < 1e-3 < f["relu_he"] < 0.1 and f["relu_gain_2"] > 10
+                   and f["sigmoid_repaired"] > 0.5 and f["ours"] > 0.5),
+    ("07", "K12"): ("it depends", lambda f: f["below_one"] == f["rises"] == 1
+                    and abs(f["more"] - 1) < 1e-3 and 0.8 < f["exact_flops"] < 0.95),
     ("07", "K13"): ("it depends", lambda f: abs(f["state"] - 1) < 0.01 and f["whole"] < 0.7),
     ("08", "K14"): ("confirmed", lambda f: f["gain_small"] - f["gain_large"] > f["error"] > 0),
 }

@@ -160,7 +160,7 @@ def losses_of(n_process: int, batch_size: int, folder):
     script.write_text(SCRIPT)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(n_process),
                "--master-addr", "127.0.0.1", "--master-port", str(29_400 + os.getpid() % 500),
-               str(script), str(batch_size), str(out)]
+               "--log-dir", str(folder), str(script), str(batch_size), str(out)]
     interface = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
     result = subprocess.run(command, env={**os.environ, **interface, "OMP_NUM_THREADS": "1"},
                             capture_output=True, text=True, check=False)

@@ -15,14 +15,14 @@ from helpers.exercises import exercise
     wrong={
         "That is where the curve of N enters the band. Read that of N_total.": lambda: 261.0,
         "There the curve is 5 % above 1. The band ends at 10 %.": lambda: 421.0,
-        "At 128 the curve still lies above the band: 6ND is about 15 % too small there.":
+        "At 128 the curve still lies above the band: the ratio is still near 1.16.":
             lambda: 128.0,
-        "That is our model's width, where 6ND misses by almost a quarter.": lambda: 64.0,
+        "That is our model's width, where the ratio is 1.3.": lambda: 64.0,
         "That is the ratio. The question asks for d_model, on the horizontal axis.": lambda: 1.1,
     },
 )
 def width_for_ten_per_cent():
-    """d_model from which on 6·N_total·D is at most 10 % too small."""
+    """The d_model at which the exact FLOPs are 1.1 times 6·N_total·D."""
     n_layer, seq, vocab = 4, 128, 256
     return (20 * n_layer * seq - vocab) / (12 * n_layer)
 
