@@ -788,10 +788,11 @@ for h, ax in enumerate(axes):
     plots.label(ax, "token looked at", "token that looks" if h == 0 else "", f"head {h + 1}")
 
 # %% [markdown]
-# *Reading.* Nothing stands above the diagonal: the mask works. In the first layer of our run most
-# of the weight lies on the token itself in three of the four heads; the third looks further back.
-# Deeper layers look different: the second widget below shows them. The maps show where a head *can
-# take* values from, not what it does with them, and a large weight on a small value moves little.
+# *Reading.* Nothing stands above the diagonal: the mask works. The heads differ: some put most of
+# their weight on the token itself, others on tokens further back. Which head does what is an
+# accident of the run: another machine or seed deals the roles otherwise. Deeper layers look
+# different: the second widget below shows them. The maps show where a head *can take* values from,
+# not what it does with them, and a large weight on a small value moves little.
 # So a map is a hint for an experiment and no explanation of an output.
 #
 # ## Exercises
