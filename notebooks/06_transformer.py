@@ -73,7 +73,7 @@ VOCAB = 1024  # tokens: 256 bytes and 768 merges
 SMALL = GPTConfig(VOCAB, context=32, n_layer=2, n_head=2, d_model=16)  # for the checks
 D_HEAD = SMALL.d_model // SMALL.n_head
 SHAPE = GPTConfig(VOCAB, context=128, n_layer=4, n_head=4, d_model=128)  # the model to be trained
-N_STEPS = {"quick": 2000, "full": 10000}[runtime.profile()]
+N_STEPS = {"quick": 1700, "full": 10000}[runtime.profile()]
 RUN = training.TrainConfig(lr=2e-3, n_steps=N_STEPS, batch_size=16, seq=128, decay_fraction=0.4,
                            dtype=runtime.fast_dtype(DEVICE))
 LOOKS = tuple(N_STEPS * tenths // 10 for tenths in (1, 2, 4, 10))  # steps at which we measure
@@ -410,8 +410,8 @@ print(f"exact / 6N_total = {exact / (6 * N_total):.3f}")
 # One run: AdamW, a short warm-up, a constant rate, and a cool-down over the last two fifths
 # of the steps. `helpers.training` holds the loop; where the machine multiplies numbers of 16 bits
 # (*bfloat16*) much faster, it uses them in the matrix products. The same cell runs on CPU, CUDA and
-# MPS. It is the one long cell of the chapter, so it alone uses two threads; everything else keeps
-# to one, because then it prints the same digits on every machine.
+# MPS. It keeps to one thread, like everything here: a second one would wait at every product for
+# whatever else the machine is doing, such as your browser.
 #
 # The model is judged on all of the held-out text, in windows of 128 tokens laid end to end; on
 # every fourth window on the way.
@@ -434,7 +434,6 @@ validation, scored = ends_meet.copy(), ends_meet[:, 1:].ravel()
 held_text = bpe_decode(scored, merges)  # the bytes on which all rivals are judged
 tokens_per_byte = len(scored) / len(held_text)
 line, on_the_way = Label("the run starts"), []
-torch.set_num_threads(2)
 progress = training.Progress(SHAPE, RUN, runtime.peak_flops(
     DEVICE, dtype=getattr(torch, RUN.dtype)), lambda text: setattr(line, "value", text))
 
@@ -447,7 +446,6 @@ def on_step(step, loss):
 
 display(line)
 run, losses = training.train(model, batches, RUN, validation, on_step, tokens_per_byte)
-torch.set_num_threads(1)
 print(f"{run.n_steps} steps, {run.D:,} tokens, {run.C:.3g} FLOPs")
 
 # %%
