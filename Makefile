@@ -7,7 +7,7 @@ help:
 	@echo "make lab     open the course in JupyterLab        LAB_ARGS=\"--port=9999 --no-browser\""
 	@echo "make test    run everything that CI runs          TEST_ARGS=\"-k transformer\""
 	@echo "make sync    execute notebooks from their .py     NOTEBOOKS=\"02 06\""
-	@echo "make sweep   record the sweeps again (hours)"
+	@echo "make sweep   record a sweep again                SWEEP=\"scan\""
 	@echo "make model   train the course's model again"
 	@echo "make bench   measure speed                        BENCH=\"start\""
 	@echo "Each makes the environment .venv first if need be.   PYTHON=python3.12 chooses its Python."
@@ -22,10 +22,10 @@ sync: $(READY)
 	$(BIN)/python tools/sync.py $(NOTEBOOKS)
 
 sweep: $(READY)
-	$(BIN)/python -m helpers.sweeps
+	$(BIN)/python tools/record.py $(SWEEP)
 
 model: $(READY)
-	$(BIN)/python -m helpers.sweeps model
+	$(BIN)/python tools/record.py model
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks $(BENCH)

@@ -28,13 +28,13 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> GPT:
 
 
 def save_run(path: str | Path, model: GPT, optimizer: torch.optim.Optimizer, config: TrainConfig,
-             step: int) -> None:
-    """Write all that a run needs to go on from `step`, the next one it would take."""
+             step: int, **facts: str) -> None:
+    """Write all that a run needs to go on from `step`, the next one it would take, and `facts`."""
     state = {f"model.{name}": p for name, p in model.state_dict().items()}
     for i, moments in optimizer.state_dict()["state"].items():
         state |= {f"adam.{i}.{name}": tensor for name, tensor in moments.items()}
     _write(path, state, {"config": json.dumps(asdict(model.config)), "step": str(step),
-                         "training": json.dumps(asdict(config))})
+                         "training": json.dumps(asdict(config)), **facts})
 
 
 def load_run(path: str | Path, device: torch.device | str = "cpu"
@@ -62,6 +62,12 @@ def load_run(path: str | Path, device: torch.device | str = "cpu"
         state.setdefault(int(i), {})[moment] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return model, optimizer, config, int(header["step"])
+
+
+def header(path: str | Path) -> dict[str, str]:
+    """What the file says beside its tensors: config, hash, step, and the facts given to it."""
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:

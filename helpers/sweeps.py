@@ -1,24 +1,25 @@
-"""Many runs: a grid of trials, local processes, and a ledger that resumes.
+"""Many runs: trials, branches off one trunk, local processes or a Ray cluster, and a ledger.
 
-`python -m helpers.sweeps` makes the course's recorded sweep, `data/sweeps/prose_cpu.csv`.
+`make sweep` records the course's own ones (`tools/record.py`).
 """
 
+import contextlib
 import copy
-import csv
-import io
-import os
-import sys
+import shutil
 import time
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields, replace
-from multiprocessing import get_context, parent_process
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import parent_process
 from pathlib import Path
 
-import pandas as pd
-
-from helpers import checkpoints, data, runtime, training
+from helpers import checkpoints, corpora, data, engines, ledger, runtime, training
+from helpers.flops import flops_per_token
 from helpers.models import GPT, GPTConfig
+from helpers.training import TrainConfig, make_optimizer, run_steps
+
+CODE = tuple(f"helpers.{name}" for name in ("corpora", "data", "models", "steps", "training"))
+OVERHEAD = 8e5  # what a token costs beside its FLOPs, in FLOPs, whatever the model's size
 
 
 @dataclass(frozen=True)
@@ -30,44 +31,103 @@ class Trial:
     lr: float
     tokens: tuple[int, ...]  # the token counts D, each one cool-down branch
     seed: int = 0
-    batch_size: int = 4
-    seq: int = 128
+    batch_size: int = 4  # windows per step
+    seq: int = 128  # tokens per window
+    data: str = "prose"  # a text of helpers.corpora
+    dtype: str = "float32"  # of the matrix products
+    decay_fraction: float = 0.2  # share of each run in its cool-down
+    n_validation: int = 1000  # windows of held-out text
 
-    def config(self, D: int) -> training.TrainConfig:
-        """The run that ends at D tokens."""
-        return training.TrainConfig(lr=self.lr, n_steps=D // (self.batch_size * self.seq),
-                                    batch_size=self.batch_size, seq=self.seq, seed=self.seed)
+    @property
+    def shape(self) -> GPTConfig:
+        """The model: heads of 16 channels, context as long as the windows."""
+        return GPTConfig(context=self.seq, n_layer=self.n_layer, d_model=self.d_model,
+                         n_head=max(1, self.d_model // 16))
+
+    def config(self, D: int) -> TrainConfig:
+        """The run that ends at D tokens. Raises ValueError if the schedule does not fit."""
+        return TrainConfig(
+            lr=self.lr, n_steps=D // (self.batch_size * self.seq), batch_size=self.batch_size,
+            seq=self.seq, seed=self.seed, dtype=self.dtype, decay_fraction=self.decay_fraction)
+
+    def key(self, D: int | None = None) -> str:
+        """Name of the run that ends at D, or of the trunk, in ledger and checkpoint files."""
+        fields = {name: value for name, value in asdict(self).items() if name != "tokens"}
+        steps = D and D // (self.batch_size * self.seq)
+        return ledger.key({**fields, "n_steps": steps}, ledger.code_hash(CODE))
+
+    def cost(self, wanted: tuple[int, ...]) -> list[float]:
+        """Work up to and including each of the sorted token counts: FLOPs and overhead."""
+        per_token, fork, costs = flops_per_token(self.shape, self.seq) + OVERHEAD, 0.0, []
+        for D in sorted(wanted):
+            start, fork = fork, (1 - self.decay_fraction) * D
+            costs.append(per_token * (fork - start + self.decay_fraction * D))
+        return costs
 
 
-def run_trial(trial: Trial, n_validation: int = 1000) -> Iterator[training.RunRecord]:
-    """Train the trunk once; at each D, branch off, cool down, evaluate, and yield the record.
+def branches(trunk, optimizer, batches, configs, done=0, on_fork=None, on_trunk=None,
+             on_branch=None):
+    """Yield (config, model) for each run of `configs`, shortest first, off one constant-rate trunk.
 
-    A branch sees exactly the batches and rates of a separate run of that length, so its loss is
-    the same; only the constant-rate steps are shared.
+    A branch sees exactly the batches and rates of a separate run of that length, so its model is
+    the same, bit for bit; only the constant-rate steps are shared. `done`: steps that the trunk
+    has behind it; `on_fork(step)` is called when it has come to a branch, `on_trunk(step, loss)`
+    and `on_branch(step, loss)` after each step. Source: Hägele et al. 2024 (arXiv:2405.18392).
+    """
+    for config in configs:
+        fork = config.n_steps - config.decay_steps
+        run_steps(trunk, optimizer, batches, config, done, fork, on_trunk)
+        done = fork
+        if on_fork:
+            on_fork(fork)
+        model = copy.deepcopy(trunk)
+        branch = make_optimizer(model, config)
+        branch.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # else shared, and changed
+        run_steps(model, branch, batches, config, fork, config.n_steps, on_branch)
+        yield config, model
+
+
+def run_trial(trial: Trial, checkpoint: str | Path | None = None, every: float = 60.0
+              ) -> Iterator[dict]:
+    """Train the trunk once, with a branch to each D; evaluate, and yield the ledger's row.
+
+    With a `checkpoint` file, the trunk is saved there every so many seconds and at each fork, and
+    taken up from there: same losses, bit for bit.
     """
     runtime.setup(trial.seed)
-    device = runtime.device()
-    train_docs, held_out = data.split_documents(data.prose())
-    tokens = data.encode(train_docs)
-    batches = data.TokenBatches(tokens, trial.batch_size, trial.seq, trial.seed)
-    validation = data.windows(data.encode(held_out), n_validation, trial.seq)
-    shape = GPTConfig(context=trial.seq, n_layer=trial.n_layer, d_model=trial.d_model,
-                      n_head=max(1, trial.d_model // 16))
-    trunk = GPT(shape, trial.seed).to(device)
-    optimizer = training.make_optimizer(trunk, trial.config(max(trial.tokens)))
-    done, trunk_seconds = 0, 0.0
-    for D in sorted(trial.tokens):
-        config, start = trial.config(D), time.perf_counter()
-        fork = config.n_steps - config.decay_steps
-        training.run_steps(trunk, optimizer, batches, config, done, fork, _stop_if_orphaned)
-        done, trunk_seconds = fork, trunk_seconds + time.perf_counter() - start
-        model, branch_start = copy.deepcopy(trunk), time.perf_counter()
-        branch = training.make_optimizer(model, config)
-        branch.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # else shared, and changed
-        training.run_steps(model, branch, batches, config, fork, config.n_steps,
-                           _stop_if_orphaned)
-        seconds = trunk_seconds + time.perf_counter() - branch_start
-        yield training.record(model, config, training.evaluate(model, validation), seconds)
+    device, configs = runtime.device(), [trial.config(D) for D in sorted(trial.tokens)]
+    train_tokens, held_out = corpora.load(trial.data)
+    batches = data.TokenBatches(train_tokens, trial.batch_size, trial.seq, trial.seed)
+    validation = data.windows(held_out, trial.n_validation, trial.seq)
+    trunk, done, seconds = GPT(trial.shape, trial.seed).to(device), 0, 0.0
+    optimizer = make_optimizer(trunk, configs[-1])
+    if checkpoint and Path(checkpoint).exists():
+        *state, step = checkpoints.load_run(checkpoint, device)
+        if step <= configs[0].n_steps - configs[0].decay_steps:  # else a row was lost before it
+            (trunk, optimizer, _), done = state, step
+            seconds = float(checkpoints.header(checkpoint)["seconds"])
+    begin = saved = time.perf_counter()
+
+    def save(step: int) -> None:
+        nonlocal begin, saved, seconds
+        saved = time.perf_counter()
+        begin, seconds = saved, seconds + saved - begin  # of the trunk alone
+        if checkpoint:
+            checkpoints.save_run(checkpoint, trunk, optimizer, configs[-1], step,
+                                 seconds=str(seconds))
+
+    def on_trunk(step: int, loss: float) -> None:
+        _stop_if_orphaned(step, loss)
+        if time.perf_counter() - saved > every:
+            save(step + 1)
+
+    for config, model in branches(trunk, optimizer, batches, configs, done, save, on_trunk,
+                                  _stop_if_orphaned):
+        whole = seconds + time.perf_counter() - begin
+        record = training.record(model, config, training.evaluate(model, validation), whole)
+        yield {"key": trial.key(config.D), "data": trial.data, **asdict(record),
+               "decay_fraction": trial.decay_fraction, "finished": ledger.now()}
+        begin = saved = time.perf_counter()
 
 
 def _stop_if_orphaned(step: int, loss: float) -> None:
@@ -76,108 +136,94 @@ def _stop_if_orphaned(step: int, loss: float) -> None:
         raise SystemExit("the sweep that started this worker is gone")
 
 
-def append(ledger: Path, record: training.RunRecord) -> None:
-    """Add one row to the ledger with one write, so that no reader sees half a row.
+@dataclass(frozen=True)
+class Status:
+    """How far a sweep is: rows in the ledger, rows wanted, an estimate, and what happened."""
 
-    The file is locked meanwhile: of several processes, one writes the header and no row is lost.
+    done: int
+    total: int
+    seconds_left: float  # NaN before the first new row
+    note: str = ""
+
+    def __str__(self) -> str:
+        full = round(20 * self.done / max(self.total, 1))
+        left = "" if self.seconds_left != self.seconds_left else (
+            f" · {self.seconds_left // 60:.0f}:{self.seconds_left % 60:02.0f} left")
+        return f"[{'#' * full}{'-' * (20 - full)}] {self.done} of {self.total} runs{left}"
+
+
+def sweep(trials: list[Trial], path: str | Path, n_workers: int = 2, engine: str = "processes",
+          every: float = 60.0) -> Iterator[Status]:
+    """Train what the ledger at `path` lacks; yield the status after each thing that happens.
+
+    engine: "processes" on this machine, `n_workers` at a time, or "ray": as many as the cluster
+    has CPUs (RAY_ADDRESS; the extra `[cluster]`). Either way a trial runs on one thread and this
+    process alone writes the ledger. Stopped or killed at any moment, finished rows stay and trials
+    go on from their checkpoints, in a folder beside the ledger, when it is called again. A worker
+    that dies is replaced, three times a trial. Raises ExceptionGroup at the end for trials that
+    failed, ValueError for an unknown engine.
     """
-    line = io.StringIO(newline="")
-    writer = csv.DictWriter(line, [f.name for f in fields(record)], lineterminator="\n")
-    with open(ledger, "ab", buffering=0) as file:
-        _lock(file.fileno())
-        if not os.fstat(file.fileno()).st_size:
-            writer.writeheader()
-        writer.writerow(asdict(record))
-        file.write(line.getvalue().encode())
+    if engine not in engines.ENGINES:
+        raise ValueError(f"engine={engine!r}: expected one of {', '.join(engines.ENGINES)}")
+    path = Path(path).absolute()
+    folder, deaths, failed = path.with_suffix(".trials"), {}, []
+    torn, have = ledger.repair(path), ledger.keys(path)
+    todo = [replace(t, tokens=missing) for t in trials if (missing := _missing(t, have))]
+    costs = {t.key(D): cost for t in todo
+             for D, cost in zip(t.tokens, t.cost(t.tokens), strict=True)}
+    waiting = deque(sorted(todo, key=lambda t: -sum(t.cost(t.tokens))))  # largest first
+    begin, total = time.perf_counter(), sum(len(t.tokens) for t in trials)
+
+    def status(note: str = "") -> Status:
+        new = ledger.keys(path) & costs.keys()
+        work, left = (sum(costs[k] for k in some) for some in (new, costs.keys() - new))
+        speed = work / (time.perf_counter() - begin)
+        return Status(total - len(costs) + len(new), total, left / speed if new else float("nan"),
+                      note)
+
+    yield status(f"the ledger's last line was torn and is cut off: {torn}" if torn else "")
+    for trial, result in engines.ENGINES[engine](waiting, _work, n_workers, path, every):
+        name, note = f"d_model {trial.d_model}, seed {trial.seed}, {trial.data}", ""
+        if isinstance(result, dict):
+            ledger.append(path, result)
+        elif missing := _missing(trial, ledger.keys(path)):
+            trial = replace(trial, tokens=missing)
+            if isinstance(result, BlockingIOError):  # another sweep is at it: see what it leaves
+                waiting.append(trial)
+                time.sleep(1)
+            elif isinstance(result, ConnectionError) and deaths.get(trial.key(), 0) < 3:
+                deaths[trial.key()] = deaths.get(trial.key(), 0) + 1
+                waiting.append(trial)
+                note = f"{name}: {result}; it goes on from its checkpoint"
+            else:
+                failed.append(result)
+                note = f"{name}: {result}"
+        yield status(note)
+    if failed:
+        raise ExceptionGroup(f"{len(failed)} trials failed; the ledger keeps the others", failed)
+    with contextlib.ExitStack() as held, contextlib.suppress(BlockingIOError):
+        for lock in folder.glob("*.lock"):  # while another sweep is at a trial, the folder stays
+            held.enter_context(ledger.claim(lock))
+        shutil.rmtree(folder, ignore_errors=True)
+    if todo:
+        yield status()
 
 
-def _lock(handle: int) -> None:
-    """Wait until no other process holds the open file; closing it lets go."""
-    if os.name == "nt":
-        import msvcrt
-        os.lseek(handle, 2**30, os.SEEK_SET)  # one byte that no ledger reaches
-        msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
-    else:
-        import fcntl
-        fcntl.flock(handle, fcntl.LOCK_EX)
+def _work(trial: Trial, path: Path, every: float) -> Iterator[dict]:
+    """The rows that the ledger lacks, unless another sweep is at them: BlockingIOError then."""
+    folder = path.with_suffix(".trials")
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{trial.key()}.safetensors"
+    with ledger.claim(file.with_suffix(".lock")):
+        if missing := _missing(trial, ledger.keys(path)):
+            yield from run_trial(replace(trial, tokens=missing), file, every)
+        file.unlink(missing_ok=True)
 
 
-def missing(trial: Trial, ledger: Path) -> tuple[int, ...]:
-    """The token counts of `trial` that the ledger does not hold."""
-    if not ledger.exists() or not ledger.stat().st_size:
-        return trial.tokens
-    rows = pd.read_csv(ledger)
-    for name in ("d_model", "n_layer", "lr", "seed", "batch_size", "seq"):
-        rows = rows[rows[name] == getattr(trial, name)]
-    return tuple(D for D in trial.tokens if trial.config(D).D not in set(rows.D))
-
-
-def _work(trial: Trial, ledger: Path) -> int:
-    if wanted := missing(trial, ledger):
-        for record in run_trial(replace(trial, tokens=wanted)):
-            append(ledger, record)
-    return len(wanted)
-
-
-def sweep(trials: list[Trial], ledger: Path, n_workers: int = 2) -> Iterator[tuple[int, int]]:
-    """Run what the ledger lacks, one trial per process; yield (rows done, rows wanted).
-
-    Interrupted at any moment, it keeps every finished row; call it again to go on.
-    """
-    todo = [t for t in trials if missing(t, ledger)]
-    total = sum(len(t.tokens) for t in trials)
-    done = total - sum(len(missing(t, ledger)) for t in todo)
-    yield done, total
-    with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
-        largest_first = sorted(todo, key=lambda t: -t.n_layer * t.d_model**2 * max(t.tokens))
-        jobs = [pool.submit(_work, trial, ledger) for trial in largest_first]
-        for job in as_completed(jobs):
-            done += job.result()
-            yield done, total
-
-
-M = 2**20
-DEPTHS = {16: 2, 24: 2, 32: 3, 48: 3, 64: 4}  # d_model: n_layer
-SWEEP, MODEL = "sweeps/prose_cpu.csv", "models/gpt_prose.safetensors"
-MODEL_RECORD = "sweeps/course_model.csv"
+def _missing(trial: Trial, have: set[str]) -> tuple[int, ...]:
+    return tuple(D for D in sorted(trial.tokens) if trial.key(D) not in have)
 
 
 def learning_rate(d_model: int) -> float:
-    """The sweep's rule for batches of 512 tokens: 0.05 d_model^-0.75, roughly N^-0.3."""
+    """Peak rate for batches of 4 windows of 128 bytes: 0.05 d_model^-0.75, roughly N^-0.3."""
     return round(0.05 * d_model**-0.75, 6)
-
-
-def standard() -> list[Trial]:
-    """The course's sweep: five sizes × five token counts, three seeds in the middle, and one run
-    of four times the largest compute, held out to test the prediction."""
-    tokens = (M // 4, M // 2, M, 2 * M, 4 * M)
-    grid = [Trial(d, n_layer, learning_rate(d), tokens if seed == 0 else tokens[1:4], seed)
-            for d, n_layer in DEPTHS.items()
-            for seed in ((0, 1, 2) if d in (32, 48) else (0,))]
-    return [*grid, Trial(96, 4, learning_rate(96), (8 * M,))]
-
-
-def train_course_model() -> training.RunRecord:
-    """Train the model that chapters 11 and 12 start from; write its file and its one-row record."""
-    runtime.setup()
-    config = training.TrainConfig(lr=3e-3, n_steps=12000, batch_size=8)
-    train_docs, held_out = data.split_documents(data.prose())
-    batches = data.TokenBatches(data.encode(train_docs), config.batch_size, config.seq)
-    validation = data.windows(data.encode(held_out), 1000, config.seq)
-    model = GPT(GPTConfig(context=config.seq)).to(runtime.device())
-    record, _ = training.train(model, batches, config, validation)
-    checkpoints.save_model(model, data.DATA / MODEL, commit=record.commit, torch=record.torch)
-    (data.DATA / MODEL_RECORD).unlink(missing_ok=True)
-    append(data.DATA / MODEL_RECORD, record)
-    return record
-
-
-if __name__ == "__main__":
-    begin = time.perf_counter()
-    if "model" in sys.argv:
-        sys.stderr.write(f"{train_course_model()}\n")
-    else:
-        for n_done, n_total in sweep(standard(), data.DATA / SWEEP):
-            minutes = (time.perf_counter() - begin) / 60
-            sys.stderr.write(f"{n_done} of {n_total} runs recorded, {minutes:.1f} min\n")
-    sys.stderr.write("now run: python -m helpers.data --seal\n")

@@ -63,7 +63,7 @@ from scipy.stats import norm
 from sklearn.datasets import load_breast_cancer
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from helpers import checkpoints, data, privacy, sweeps, text, training
+from helpers import checkpoints, data, privacy, text, training
 from helpers.claims import verdict
 from helpers.classification import wilson_interval
 from helpers.data import TokenBatches, bits_per_byte
@@ -602,7 +602,7 @@ for vocab in (256, 300, VOCAB, LARGEST):
 # the same text and judged on the same held-out text each time.
 
 # %%
-model = checkpoints.load_model(data.path(sweeps.MODEL)).double()
+model = checkpoints.load_model(data.path("models/gpt_prose.safetensors")).double()
 windows = data.windows(data.encode(held_documents), N_WINDOWS, SEQ)
 predicted = windows[:, 1:].astype(np.uint8)  # the model predicts all but each window's first byte
 nats = training.evaluate(model, windows) * predicted.size

@@ -53,7 +53,7 @@ from scipy import sparse
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-from helpers import checkpoints, data, plots, runtime, sweeps, training, widgets
+from helpers import checkpoints, data, plots, runtime, training, widgets
 from helpers.compress import apply_mask, matrices, random_mask
 from helpers.exercises import check, hint, solution
 from helpers.fits import fit_power_law
@@ -83,7 +83,7 @@ N_ROUNDS = 21  # of timing
 # %%
 train_docs, held_out = data.split_documents(data.prose())
 windows = data.windows(data.encode(held_out), N_WINDOWS, SEQ)
-model = checkpoints.load_model(data.path(sweeps.MODEL)).double()
+model = checkpoints.load_model(data.path("models/gpt_prose.safetensors")).double()
 weights = matrices(model)
 n_weights = sum(w.numel() for w in weights.values())
 n_all = sum(p.numel() for p in model.parameters())

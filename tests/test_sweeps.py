@@ -1,225 +1,239 @@
-"""Many runs: branches equal separate runs, the ledger loses nothing, a sweep goes on."""
+"""Many runs: branches equal separate runs, resume is exact, a sweep survives whatever kills it."""
 
-import csv
 import dataclasses
-import threading
-from multiprocessing import get_context
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
-from helpers import data, models, runtime, sweeps, training
+from helpers import corpora, data, ledger, models, runtime, sweeps, training
 from helpers.flops import flops_per_token
-from helpers.sweeps import Trial
+from helpers.sweeps import Status, Trial, run_trial, sweep
+from tools import record
 
 STEP = 4 * 16  # tokens per step of the small trials
-SMALL = Trial(d_model=16, n_layer=1, lr=3e-3, tokens=(70 * STEP, 90 * STEP, 120 * STEP), seq=16)
-RECORD = training.RunRecord(
-    n_layer=1, d_model=16, vocab=256, N=3104, N_total=7200, D=70 * STEP, C=1.5e9, loss=2.5, bpb=3.6,
-    lr=3e-3, batch_size=4, seq=16, n_steps=70, seed=0, dtype="float32",
-    seconds=0.1, device='a "fast" one, cpu',
-    torch="2", commit="abc")
+SMALL = Trial(d_model=16, n_layer=1, lr=3e-3, tokens=(70 * STEP, 90 * STEP, 120 * STEP), seq=16,
+              n_validation=20)
 
 
-@pytest.fixture
-def short_prose(monkeypatch):
-    """Forty documents of three words, in place of the addresses."""
-    rng = np.random.default_rng(0)
-    documents = ["".join(rng.choice(["apple ", "pear ", "plum "], 2000)) for _ in range(40)]
-    monkeypatch.setattr(data, "prose", lambda: documents)
+@pytest.fixture(autouse=True)
+def short_text(monkeypatch):
+    """Three words, in place of the addresses; on the CPU. Worker processes read the real text."""
     monkeypatch.setenv("DEVICE", "cpu")
-    return documents
+    words = np.random.default_rng(0).choice(["apple ", "pear ", "plum "], 8000)
+    tokens = data.encode(["".join(words)])
+    monkeypatch.setattr(corpora, "load", lambda name: (tokens[:-5000], tokens[-5000:]))
+    return tokens
 
 
 @pytest.fixture
-def ledger(tmp_path):
+def path(tmp_path):
     return tmp_path / "ledger.csv"
 
 
-def test_each_branch_equals_a_separate_run_to_the_bit(short_prose):
-    rows = list(sweeps.run_trial(SMALL, n_validation=20))
-    assert [row.D for row in rows] == list(SMALL.tokens)
-    train_docs, held_out = data.split_documents(short_prose)
-    batches = data.TokenBatches(data.encode(train_docs), 4, 16, seed=0)
-    validation = data.windows(data.encode(held_out), 20, 16)
+def losses(rows) -> dict:
+    """D → loss, of rows as `run_trial` yields them or of a ledger file."""
+    rows = pd.DataFrame(rows) if isinstance(rows, list) else pd.read_csv(rows)
+    return dict(zip(rows.D, rows.loss, strict=True))
+
+
+def test_each_branch_equals_a_separate_run_to_the_bit(short_text):
+    rows = list(run_trial(SMALL))
+    assert [row["D"] for row in rows] == list(SMALL.tokens)
+    batches = data.TokenBatches(short_text[:-5000], 4, 16, seed=0)
+    validation = data.windows(short_text[-5000:], 20, 16)
     for row in rows:
         runtime.setup(0)
-        shape = models.GPTConfig(context=16, n_layer=1, n_head=1, d_model=16)
-        alone, _ = training.train(models.GPT(shape), batches, SMALL.config(row.D), validation)
-        assert dataclasses.replace(alone, seconds=row.seconds) == row
+        alone, _ = training.train(models.GPT(SMALL.shape), batches, SMALL.config(row["D"]),
+                                  validation)
+        expected = dataclasses.asdict(alone)
+        assert {name: row[name] for name in expected} == {**expected, "seconds": row["seconds"]}
 
 
-def test_a_branch_run_alone_equals_the_same_among_others(short_prose):
-    together = [row.loss for row in sweeps.run_trial(SMALL, 20)]
-    for D, loss in zip(SMALL.tokens, together, strict=True):
-        alone, = sweeps.run_trial(dataclasses.replace(SMALL, tokens=(D,)), 20)
-        assert alone.loss == loss
-    reverse = dataclasses.replace(SMALL, tokens=SMALL.tokens[::-1])
-    assert [row.loss for row in sweeps.run_trial(reverse, 20)] == together
+def test_a_branch_run_alone_equals_the_same_among_others():
+    together = losses(list(run_trial(SMALL)))
+    for D, loss in together.items():
+        alone, = run_trial(dataclasses.replace(SMALL, tokens=(D,)))
+        assert alone["loss"] == loss
+    backwards = dataclasses.replace(SMALL, tokens=SMALL.tokens[::-1])
+    assert losses(list(run_trial(backwards))) == together
 
 
-def test_the_seed_changes_the_run(short_prose):
-    first, second = (next(sweeps.run_trial(dataclasses.replace(SMALL, seed=seed), 20))
-                     for seed in (0, 1))
-    assert first.loss != second.loss
-    assert (first.seed, second.seed) == (0, 1)
+def test_the_seed_changes_the_run():
+    first, second = (next(run_trial(dataclasses.replace(SMALL, seed=seed))) for seed in (0, 1))
+    assert first["loss"] != second["loss"]
+    assert (first["seed"], second["seed"]) == (0, 1)
 
 
-def test_a_trial_trains_on_the_training_documents_alone(short_prose, monkeypatch):
-    seen, original = [], data.TokenBatches
-
-    def spy(tokens, *rest):
-        seen.append(tokens)
-        return original(tokens, *rest)
-
-    monkeypatch.setattr(data, "TokenBatches", spy)
-    next(sweeps.run_trial(SMALL, 20))
-    assert np.array_equal(seen[0], data.encode(data.split_documents(short_prose)[0]))
-
-
-def read(ledger) -> list[dict]:
-    with open(ledger, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+@pytest.mark.parametrize("cut", range(3))
+def test_a_trial_goes_on_from_its_checkpoint_with_the_same_losses(cut, tmp_path):
+    whole, file = losses(list(run_trial(SMALL))), tmp_path / "trunk.safetensors"
+    begun = run_trial(SMALL, file)
+    found = {row["D"]: row["loss"] for row, _ in zip(begun, range(cut), strict=False)}
+    begun.close()
+    rest = tuple(D for D in SMALL.tokens if D not in found)
+    found |= losses(list(run_trial(dataclasses.replace(SMALL, tokens=rest), file)))
+    assert found == whole
 
 
-def test_a_row_survives_the_ledger_exactly(ledger):
-    awkward = dataclasses.replace(RECORD, loss=0.1 + 0.2, lr=0.05 * 37**-0.75, C=1.23456789e18)
-    for record in (RECORD, awkward):
-        sweeps.append(ledger, record)
-    assert ledger.read_bytes().count(b"\n") == 3
-    assert b"\r" not in ledger.read_bytes()
-    back = [{name: type(getattr(RECORD, name))(text) for name, text in row.items()}
-            for row in read(ledger)]
-    assert back == [dataclasses.asdict(RECORD), dataclasses.asdict(awkward)]
+def test_a_trunk_is_saved_on_the_way_too(tmp_path, monkeypatch):
+    steps, save = [], sweeps.checkpoints.save_run
+    monkeypatch.setattr(sweeps.checkpoints, "save_run", lambda path, model, optimizer, config, step,
+                        **facts: (steps.append(step), save(path, model, optimizer, config, step,
+                                                           **facts)))
+    list(run_trial(SMALL, tmp_path / "trunk.safetensors", every=0.0))
+    assert steps == sorted(steps)
+    assert set(range(1, 96)) <= set(steps)
 
 
-def test_an_empty_ledger_is_one_not_begun(ledger):
-    ledger.touch()
-    assert sweeps.missing(SMALL, ledger) == SMALL.tokens
-    sweeps.append(ledger, RECORD)
-    assert read(ledger)[0]["commit"] == "abc"
-    assert sweeps.missing(SMALL, ledger) == SMALL.tokens[1:]
+def test_a_checkpoint_beyond_a_lost_row_is_not_used(tmp_path):
+    file = tmp_path / "trunk.safetensors"
+    whole = losses(list(run_trial(SMALL, file)))
+    lost = dataclasses.replace(SMALL, tokens=SMALL.tokens[:1])
+    assert losses(list(run_trial(lost, file))) == {SMALL.tokens[0]: whole[SMALL.tokens[0]]}
 
 
-def test_missing_is_what_the_ledger_lacks(ledger):
-    assert sweeps.missing(SMALL, ledger) == SMALL.tokens
-    sweeps.append(ledger, dataclasses.replace(RECORD, D=90 * STEP))
-    assert sweeps.missing(SMALL, ledger) == (70 * STEP, 120 * STEP)
-    for D in (70, 120):
-        sweeps.append(ledger, dataclasses.replace(RECORD, D=D * STEP))
-    assert sweeps.missing(SMALL, ledger) == ()
+def test_seconds_go_on_counting_after_a_checkpoint(tmp_path):
+    file = tmp_path / "trunk.safetensors"
+    next(run_trial(SMALL, file))
+    model, config = models.GPT(SMALL.shape), SMALL.config(SMALL.tokens[-1])
+    optimizer = training.make_optimizer(model, config)
+    sweeps.checkpoints.save_run(file, model, optimizer, config, 0, seconds="1000")
+    assert next(run_trial(SMALL, file))["seconds"] > 1000
 
 
-@pytest.mark.parametrize("other", [{"d_model": 32}, {"n_layer": 2}, {"lr": 4e-3}, {"seed": 1},
-                                   {"batch_size": 8}, {"seq": 32}])
-def test_a_row_of_another_trial_does_not_count(ledger, other):
-    sweeps.append(ledger, dataclasses.replace(RECORD, **other))
-    assert sweeps.missing(SMALL, ledger) == SMALL.tokens
+def test_every_field_but_the_token_counts_makes_another_key():
+    changes = {"d_model": 32, "n_layer": 2, "lr": 4e-3, "seed": 1, "batch_size": 8, "seq": 32,
+               "data": "code", "dtype": "bfloat16", "decay_fraction": 0.1, "n_validation": 30}
+    assert set(changes) == {f.name for f in dataclasses.fields(Trial)} - {"tokens"}
+    others = [dataclasses.replace(SMALL, **{name: value}) for name, value in changes.items()]
+    keys = {t.key(D) for t in [SMALL, *others] for D in (None, *SMALL.tokens)}
+    assert len(keys) == 11 * 4
+    assert dataclasses.replace(SMALL, tokens=(1,)).key(64) == SMALL.key(64)
 
 
-def test_any_rate_is_found_again(ledger):
-    rates = [float(lr) for lr in np.random.default_rng(0).uniform(1e-6, 1, 100)]
-    for lr in rates:
-        sweeps.append(ledger, dataclasses.replace(RECORD, lr=lr))
-    for lr in rates:
-        assert sweeps.missing(dataclasses.replace(SMALL, lr=lr, tokens=(70 * STEP,)), ledger) == ()
+# Whole sweeps: the workers are real processes and read the real text
 
 
-def test_a_token_count_between_two_steps_is_found_again(short_prose, ledger):
-    uneven = dataclasses.replace(SMALL, tokens=(70 * STEP + 13,))
-    assert sweeps._work(uneven, ledger) == 1
-    assert read(ledger)[0]["D"] == str(70 * STEP)
-    assert sweeps.missing(uneven, ledger) == ()
+REAL = [Trial(16, 1, 3e-3, (64 * STEP, 70 * STEP), seq=16, n_validation=5),
+        Trial(16, 1, 3e-3, (64 * STEP,), seed=1, seq=16, n_validation=5)]
 
 
-def write_at_once(folder, name, barrier, n_ledgers, n_rows):
-    """What each of the concurrent processes does: all begin each ledger together."""
-    for number in range(n_ledgers):
-        barrier.wait(timeout=120)
-        for row in range(n_rows):
-            sweeps.append(folder / f"{number}.csv",
-                          dataclasses.replace(RECORD, commit=f"{name}-{row}"))
+def test_a_sweep_runs_what_its_ledger_lacks(path):
+    states = list(sweep(REAL, path, n_workers=1))
+    assert [(s.done, s.total) for s in states] == [(0, 3), (1, 3), (2, 3), (3, 3), (3, 3)]
+    assert all(s.seconds_left >= 0 for s in states[1:])
+    rows = pd.read_csv(path)
+    assert sorted(zip(rows.seed, rows.D // STEP, strict=True)) == [(0, 64), (0, 70), (1, 64)]
+    assert not path.with_suffix(".trials").exists()
+    kept = path.read_bytes()
+    assert [(s.done, s.total) for s in sweep(REAL, path, n_workers=1)] == [(3, 3)]
+    assert path.read_bytes() == kept
+    lines = kept.decode().splitlines(keepends=True)
+    path.write_text("".join(lines[:2]) + lines[2][:10], encoding="utf-8")
+    first, *others = sweep(REAL, path, n_workers=2)
+    assert (first.done, len(others)) == (1, 3)
+    assert f"the ledger's last line was torn and is cut off: {lines[2][:10]}" == first.note
+    assert losses(path) == losses(pd.read_csv(path).to_dict("records"))
+    again = pd.read_csv(path)
+    assert dict(zip(again.key, again.loss, strict=True)) == dict(zip(rows.key, rows.loss,
+                                                                     strict=True))
 
 
-def test_two_processes_lose_no_row_and_write_one_header(tmp_path):
-    context = get_context("spawn")
-    barrier, n_ledgers, n_rows = context.Barrier(2), 30, 10
-    workers = [context.Process(target=write_at_once,
-                               args=(tmp_path, name, barrier, n_ledgers, n_rows))
-               for name in "ab"]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-        assert worker.exitcode == 0
-    expected = sorted(f"{name}-{row}" for name in "ab" for row in range(n_rows))
-    for number in range(n_ledgers):
-        text = (tmp_path / f"{number}.csv").read_text(encoding="utf-8")
-        assert text.startswith("n_layer,d_model,")
-        assert text.count("n_layer") == 1
-        assert sorted(row["commit"] for row in read(tmp_path / f"{number}.csv")) == expected
+LONG = Trial(16, 1, 3e-3, tuple(n * STEP for n in (400, 800, 1600, 3200)), seq=16, n_validation=5)
+PROGRAM = """
+import sys
+from helpers.sweeps import Trial, sweep
+if __name__ == "__main__":
+    for status in sweep([%r], sys.argv[1], 1, every=0.1):
+        print(status, flush=True)
+"""
 
 
-def test_a_second_writer_waits_while_the_first_begins_the_ledger(ledger, monkeypatch):
-    second = threading.Thread(target=sweeps.append, args=(ledger, RECORD))
-    original = csv.DictWriter.writeheader
-
-    def begin(writer):
-        original(writer)
-        if second.ident is None:
-            second.start()
-            second.join(timeout=0.3)  # time enough to write, were it not to wait
-
-    monkeypatch.setattr(csv.DictWriter, "writeheader", begin)
-    sweeps.append(ledger, RECORD)
-    second.join()
-    assert ledger.read_text(encoding="utf-8").count("n_layer") == 1
-    assert len(read(ledger)) == 2
+def start(path, folder) -> subprocess.Popen:
+    program = folder / "program.py"
+    program.write_text(PROGRAM % LONG, encoding="utf-8")
+    return subprocess.Popen([sys.executable, program, path], stdout=subprocess.PIPE, text=True,
+                            env={**os.environ, "DEVICE": "cpu"}, start_new_session=True)
 
 
-def test_a_worker_does_what_is_missing_and_no_more(short_prose, ledger):
-    sweeps.append(ledger, dataclasses.replace(RECORD, D=90 * STEP))
-    assert sweeps._work(SMALL, ledger) == 2
-    assert [int(row["D"]) // STEP for row in read(ledger)] == [90, 70, 120]
-    assert sweeps._work(SMALL, ledger) == 0  # another process was first
-    assert len(read(ledger)) == 3
-
-
-def test_a_sweep_interrupted_keeps_its_finished_rows(short_prose, ledger, monkeypatch):
-    original = sweeps.append
-
-    def cut(ledger, record):
-        original(ledger, record)
-        if record.D == 90 * STEP:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(sweeps, "append", cut)
-    with pytest.raises(KeyboardInterrupt):
-        sweeps._work(SMALL, ledger)
-    monkeypatch.setattr(sweeps, "append", original)
-    assert sweeps.missing(SMALL, ledger) == (120 * STEP,)
-    sweeps._work(SMALL, ledger)
-    whole = [row.loss for row in sweeps.run_trial(SMALL)]
-    assert pd.read_csv(ledger).loss.tolist() == whole
-
-
-def test_a_sweep_runs_what_its_ledger_lacks_on_the_real_text(ledger, monkeypatch):
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("how", ["sweep", "worker"])
+def test_kill_9_loses_no_finished_row_and_no_digit(path, tmp_path, how, monkeypatch):
+    monkeypatch.undo()
     monkeypatch.setenv("DEVICE", "cpu")
-    first = Trial(16, 1, 3e-3, (64 * STEP, 70 * STEP), seq=16)
-    second = Trial(16, 1, 3e-3, (64 * STEP,), seed=1, seq=16)
-    sweeps.append(ledger, dataclasses.replace(RECORD, D=70 * STEP))
-    before = ledger.read_text(encoding="utf-8")
-    progress = list(sweeps.sweep([first, second], ledger, n_workers=1))
-    assert progress == [(1, 3), (2, 3), (3, 3)]
-    assert ledger.read_text(encoding="utf-8").startswith(before)
-    rows = pd.read_csv(ledger)
-    assert list(zip(rows.seed, rows.D // STEP, strict=True)) == [(0, 70), (0, 64), (1, 64)]
-    here = next(sweeps.run_trial(first))
-    assert rows.loss[1] == here.loss  # another process, the same bits
-    kept = ledger.read_bytes()
-    assert list(sweeps.sweep([first, second], ledger, n_workers=1)) == [(3, 3)]
-    assert ledger.read_bytes() == kept
+    running = start(path, tmp_path)
+    for _ in range(3):  # until two rows stand
+        assert running.stdout.readline()
+    if how == "sweep":
+        os.kill(running.pid, signal.SIGKILL)
+        running.wait()
+        assert len(ledger.keys(path)) >= 2
+        notes = [s.note for s in sweep([LONG], path, 1)]
+    else:
+        child, = (p for p in psutil.Process(running.pid).children()
+                  if "spawn_main" in " ".join(p.cmdline()))
+        child.kill()
+        notes = running.stdout.read().splitlines()
+        assert running.wait() == 0
+    running.stdout.close()
+    assert list(losses(path).values()) == [row["loss"] for row in run_trial(LONG)]
+    assert not path.with_suffix(".trials").exists()
+    assert notes
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_two_sweeps_on_one_ledger_share_it(path, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setenv("DEVICE", "cpu")
+    both = [start(path, tmp_path) for _ in range(2)]
+    for running in both:
+        out, _ = running.communicate(timeout=300)
+        assert running.returncode == 0
+        assert "4 of 4 runs" in out.splitlines()[-1]
+    assert list(losses(path)) == list(LONG.tokens)
+    assert len(pd.read_csv(path)) == 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c_stops_the_sweep_and_its_workers(path, tmp_path):
+    running = start(path, tmp_path)
+    for _ in range(2):
+        assert running.stdout.readline()
+    children = psutil.Process(running.pid).children(recursive=True)
+    os.killpg(running.pid, signal.SIGINT)
+    running.communicate(timeout=60)
+    assert running.returncode != 0
+    deadline = time.monotonic() + 30
+    while any(c.is_running() and c.status() != "zombie" for c in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert len(ledger.keys(path)) >= 1
+
+
+def test_a_trial_that_fails_is_named_and_the_others_are_kept(path):
+    hot = dataclasses.replace(REAL[0], lr=1e6)
+    with pytest.raises(ExceptionGroup, match="1 trials failed; the ledger keeps the others") as it:
+        list(sweep([hot, *REAL], path, 1))
+    assert it.group_contains(FloatingPointError, match="try a lower lr")
+    assert len(ledger.keys(path)) == 3
+
+
+def test_an_unknown_engine_is_refused(path):
+    with pytest.raises(ValueError, match="engine='slurm': expected one of processes, ray"):
+        next(sweep(REAL, path, engine="slurm"))
+
+
+def test_a_status_is_one_line_with_a_bar():
+    assert str(Status(1, 4, 125.0)) == "[#####---------------] 1 of 4 runs · 2:05 left"
+    assert str(Status(0, 4, float("nan"))) == "[--------------------] 0 of 4 runs"
+    assert str(Status(0, 0, float("nan"))) == "[--------------------] 0 of 0 runs"
 
 
 class Parent:
@@ -233,11 +247,11 @@ def test_a_worker_goes_on_while_its_sweep_lives(parent, monkeypatch):
     sweeps._stop_if_orphaned(200, 1.0)
 
 
-def test_a_worker_ends_when_its_sweep_is_gone(short_prose, ledger, monkeypatch):
+def test_a_worker_ends_when_its_sweep_is_gone(monkeypatch):
     monkeypatch.setattr(sweeps, "parent_process", lambda: Parent(False))
     sweeps._stop_if_orphaned(201, 1.0)  # looked at each hundredth step only
     with pytest.raises(SystemExit, match="the sweep that started this worker is gone"):
-        sweeps._work(SMALL, ledger)
+        list(run_trial(SMALL))
 
 
 def test_the_rate_falls_with_the_width_s_three_quarters():
@@ -245,25 +259,17 @@ def test_the_rate_falls_with_the_width_s_three_quarters():
     assert sweeps.learning_rate(256) == pytest.approx(sweeps.learning_rate(16) / 8, abs=1e-6)
 
 
-def test_the_standard_grid_is_five_by_five_with_seeds_and_one_run_held_out():
-    *grid, largest = sweeps.standard()
-    first = [t for t in grid if t.seed == 0]
-    tokens = {t.tokens for t in first}
-    assert [t.d_model for t in first] == [16, 24, 32, 48, 64]
-    assert len(tokens) == 1
-    assert np.allclose(np.diff(np.log2(tokens.pop())), 1)
-    repeats = [t for t in grid if t.seed]
-    assert sorted((t.d_model, t.seed) for t in repeats) == [(32, 1), (32, 2), (48, 1), (48, 2)]
-    assert all(t.tokens == first[0].tokens[1:4] for t in repeats)
-    assert all(t.lr == sweeps.learning_rate(t.d_model) for t in [*grid, largest])
-
-    def compute(t):
-        shape = models.GPTConfig(context=t.seq, n_layer=t.n_layer, d_model=t.d_model, n_head=1)
-        return max(t.tokens) * flops_per_token(shape, t.seq)
-
-    assert compute(largest) / max(map(compute, grid)) == pytest.approx(4, rel=0.05)
-    for t in [*grid, largest]:
-        assert [t.config(D).D for D in t.tokens] == list(t.tokens)  # whole steps
+def test_the_recorded_grids_take_whole_steps_by_the_rule():
+    for trials in (record.standard(), record.scan(), [record.HERO]):
+        assert len({t.key() for t in trials}) == len(trials)
+        for t in trials:
+            assert [t.config(D).D for D in t.tokens] == sorted(t.tokens)
+    first = [t for t in record.standard() if t.seed == 0]
+    assert len(first) >= 6
+    assert all(len(t.tokens) >= 5 for t in first)
+    assert all(t.lr == sweeps.learning_rate(t.d_model) for t in record.standard())
+    largest = max(flops_per_token(t.shape, t.seq) * max(t.tokens) for t in first)
+    assert flops_per_token(record.HERO.shape, 128) * record.HERO.tokens[0] >= 10 * largest
 
 
 def test_the_trial_s_run_has_its_rate_tokens_and_seed():
