@@ -17,17 +17,23 @@ M = 2**20
 MODEL, MODEL_RECORD = "models/gpt_prose.safetensors", "sweeps/course_model.csv"
 DEPTHS = {16: 2, 24: 2, 32: 3, 48: 3, 64: 4, 96: 4}  # d_model: n_layer
 LARGER = {128: 5, 192: 6, 256: 8}  # PROFILE=full goes on to these
-TOKENS = tuple(512 * round(1024 * 2**(i / 2)) for i in range(7))  # 0.5M … 4M, each √2 times the last
+TOKENS = tuple(512 * round(1024 * 2**(i / 2)) for i in range(7))  # 0.5M … 4M by factors of √2
+MORE_TOKENS = tuple(512 * round(1024 * 2**(i / 2)) for i in (7, 8))  # 5.7M, 8M
 HERO = Trial(192, 6, learning_rate(192), (10 * M,))  # 13 times the largest compute of the grid
 
 
 def standard() -> list[Trial]:
-    """The sweep of chapters 08 and 09: six sizes × seven token counts, four of them three times."""
-    full = runtime.profile() == "full"
-    depths = DEPTHS | LARGER if full else DEPTHS
-    tokens = (*TOKENS, 8 * M) if full else TOKENS
-    return [Trial(d, n_layer, learning_rate(d), tokens, seed) for d, n_layer in depths.items()
-            for seed in ((0, 1, 2) if full or d in (24, 32, 48, 64) else (0,))]
+    """The sweep of chapters 08 and 09: six sizes × seven token counts, four sizes three times.
+
+    The smallest sizes go on to twice the tokens, at no more compute than the largest take.
+    """
+    if runtime.profile() == "full":
+        return [Trial(d, n_layer, learning_rate(d), TOKENS + MORE_TOKENS, seed)
+                for d, n_layer in (DEPTHS | LARGER).items() for seed in (0, 1, 2)]
+    small = [Trial(d, n_layer, learning_rate(d), TOKENS + MORE_TOKENS * (d < 64))
+             for d, n_layer in DEPTHS.items()]
+    return small + [Trial(d, DEPTHS[d], learning_rate(d), TOKENS, seed)
+                    for d in (24, 32, 48, 64) for seed in (1, 2)]
 
 
 def scan() -> list[Trial]:
