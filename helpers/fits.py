@@ -1,36 +1,65 @@
-"""Scaling laws from runs: power law, L(N, D), bootstrap, allocation. numpy and scipy only."""
+"""Scaling laws from runs: power law, L(N, D), bootstrap, IsoFLOP, envelope. numpy and scipy only.
 
+`python -m helpers.fits runs.csv` (columns N, D, loss) prints L(N, D) and draws runs.png.
+"""
+
+import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
+from helpers import approaches, solvers
+from helpers.approaches import envelope, fit_kaplan, isoflop, kaplan_loss, parabola, seed_noise  # noqa: F401
+from helpers.solvers import huber, objective, project  # noqa: F401
+
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """y = scale · x^−exponent, with the exponent's 95 % interval and R² in log–log space."""
+    """y = offset + scale · x^−exponent; 95 % intervals of exponent and offset; R² of log y."""
 
     scale: float
     exponent: float
     low: float
     high: float
     r2: float
+    offset: float = 0.0
+    offset_low: float = 0.0
+    offset_high: float = 0.0
 
     def predict(self, x):
         """y at x, in the units of the fitted y."""
-        return self.scale * np.asarray(x, dtype=float) ** -self.exponent
+        return self.offset + self.scale * np.asarray(x, dtype=float) ** -self.exponent
 
 
 def fit_power_law(x, y) -> PowerLaw:
     """Least squares of log y on log x; the interval is Student's t on the slope.
 
-    Raises ValueError for fewer than three points, or values that are not positive and finite.
+    A constant y has exponent 0 and r2 1. For a rise, y ∝ x^a, give 1/x. Raises ValueError for
+    fewer than three points, values not positive and finite, or x all the same.
     """
-    x, y = _columns(3, x=x, y=y)
+    x, y = solvers.columns(3, x=x, y=y)
+    if np.ptp(y) == 0 < np.ptp(x):
+        return PowerLaw(float(y[0]), 0.0, 0.0, 0.0, 1.0)
     line = stats.linregress(np.log(x), np.log(y))
     half = line.stderr * stats.t.ppf(0.975, len(x) - 2)
     return PowerLaw(float(np.exp(line.intercept)), float(-line.slope), float(-line.slope - half),
                     float(-line.slope + half), float(line.rvalue**2))
+
+
+def fit_power_law_offset(x, y) -> PowerLaw:
+    """Least squares of y's relative errors for y = offset + scale · x^−exponent.
+
+    Intervals are profiles: what a likelihood-ratio (F) test at 5 % does not reject, with the other
+    two parameters refitted. An exponent's `low` of 0 goes with `offset_low` −∞: no floor is needed.
+    Raises ValueError for fewer than five points or different x, bad values, a y that does not fall,
+    or points that fix no exponent between 0.01 and 10.
+    """
+    x, y = solvers.columns(5, x=x, y=y)
+    if (found := len(np.unique(x))) < 5 or np.ptp(y) == 0:
+        raise ValueError(f"{found} different values of x, {len(np.unique(y))} of y: too few")
+    return PowerLaw(*approaches.offset_profile(x, y))
 
 
 def parametric_loss(N, D, E, A, B, alpha, beta):
@@ -38,14 +67,44 @@ def parametric_loss(N, D, E, A, B, alpha, beta):
     return E + A / N**alpha + B / D**beta
 
 
-def huber(residual, delta):
-    """Huber loss: quadratic up to `delta`, linear beyond, so that a stray run pulls less."""
-    size = np.abs(residual)
-    return np.where(size <= delta, size**2 / 2, delta * (size - delta / 2))
+class _Law:
+    """What one law and a set of resampled ones have in common."""
+
+    @property
+    def exp_N(self):
+        """a in N* ∝ C^a: β/(α+β)."""
+        return self.beta / (self.alpha + self.beta)
+
+    @property
+    def exp_D(self):
+        """b in D* ∝ C^b: α/(α+β)."""
+        return self.alpha / (self.alpha + self.beta)
+
+    def predict(self, N, D):
+        """Loss in nats per token at N parameters and D tokens; one row per resample."""
+        N, D = np.asarray(N, dtype=float), np.asarray(D, dtype=float)
+        return parametric_loss(N, D, *self._rows(np.ndim(N * D)))
+
+    def allocate(self, C):
+        """(N*, D*) of least loss at C = 6ND training FLOPs (Hoffmann et al. 2022, eq. 4)."""
+        C = np.asarray(C, dtype=float)
+        _, A, B, alpha, beta = self._rows(C.ndim)
+        G = (alpha * A / (beta * B)) ** (1 / (alpha + beta))
+        N = G * (C / 6) ** (beta / (alpha + beta))
+        return N, C / 6 / N
+
+    def tokens_per_parameter(self, C):
+        """D*/N* at C training FLOPs."""
+        N, D = self.allocate(C)
+        return D / N
+
+    def _rows(self, ndim):
+        values = (self.E, self.A, self.B, self.alpha, self.beta)
+        return [np.reshape(v, np.shape(v) + (1,) * ndim * np.ndim(v)) for v in values]
 
 
 @dataclass(frozen=True)
-class Parametric:
+class Parametric(_Law):
     """L(N, D) = E + A/N^α + B/D^β in nats per token, and the sum of Huber losses it reached."""
 
     E: float
@@ -54,53 +113,44 @@ class Parametric:
     alpha: float
     beta: float
     objective: float
+    gradient: float = math.inf  # largest component over the largest it could be; centred logs
+    n_agree: int = 0  # of the starts that were refined, how many ended at this optimum
+    n_starts: int = 0
 
     @property
-    def exp_N(self) -> float:
-        """a in N* ∝ C^a: β/(α+β)."""
-        return self.beta / (self.alpha + self.beta)
-
-    @property
-    def exp_D(self) -> float:
-        """b in D* ∝ C^b: α/(α+β)."""
-        return self.alpha / (self.alpha + self.beta)
-
-    def predict(self, N, D):
-        """Loss in nats per token at N parameters and D tokens."""
-        N, D = np.asarray(N, dtype=float), np.asarray(D, dtype=float)
-        return parametric_loss(N, D, self.E, self.A, self.B, self.alpha, self.beta)
-
-    def allocate(self, C):
-        """(N*, D*) of least loss at C = 6ND training FLOPs (Hoffmann et al. 2022, eq. 4)."""
-        G = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
-        N = G * (np.asarray(C, dtype=float) / 6) ** self.exp_N
-        return N, np.asarray(C, dtype=float) / 6 / N
+    def verified(self) -> bool:
+        """Whether the gradient vanishes here and at least two starts ended here."""
+        return self.gradient <= 1e-6 and self.n_agree >= 2
 
 
-def fit_parametric(N, D, loss, delta: float = 1e-3) -> Parametric:
+def fit_parametric(N, D, loss, delta: float = 1e-3, weights=None) -> Parametric:
     """Fit L(N, D) by the Huber loss on log L, summed over runs (Hoffmann et al. 2022, eq. 3).
 
-    N parameters, D tokens, loss in nats per token: arrays of one length. Starts come from a grid
-    over α and β with E, A, B solved linearly; Newton's method refines the five best. Raises
-    ValueError for bad input, if no start reaches an optimum (the data do not fix the law), or if
-    the loss does not fall with both N and D.
+    N parameters, D tokens, loss in nats per token: arrays (n,); weights (n,) multiply each run's
+    term. Starts come from a grid over α and β with E, A, B solved linearly; Newton's method refines
+    six far apart. Raises ValueError for bad input, if no start reaches an optimum, if the loss does
+    not fall with both N and D, or if the runs do not fix a parameter: the message names it.
     """
-    N, D, loss = _runs(N, D, loss)
-    x, y = _centred(N), _centred(D)
-    starts = _grid(x, y, loss)
-    found, f, converged = _newton(starts, np.ones((len(starts), len(N))), x, y, loss, delta)
-    if not converged.any():
+    N, D, loss = solvers.runs(N, D, loss)
+    weights = solvers.weights_of(weights, len(N))
+    n, d = N / stats.gmean(N), D / stats.gmean(D)
+    start = solvers.starts(n, d, loss)
+    found, f, norm = solvers.newton(start, np.tile(weights, (len(start), 1)), np.log(n), np.log(d),
+                                    np.log(loss), delta)
+    p = found[np.argmin(np.where((norm <= 1e-6) | (norm.min() > 1e-6), f, np.inf))]
+    solvers.refuse_flat(p, n, d, loss, weights)
+    if norm.min() > 1e-6:
         raise ValueError("no optimum was found: these runs do not determine E, A, B, α and β")
-    best = np.flatnonzero(converged)[np.argmin(f[converged])]
-    if found[best, 3:].min() <= 0:
-        raise ValueError(f"alpha = {found[best, 3]:.3g}, beta = {found[best, 4]:.3g}: in these "
-                         "runs the loss does not fall with both N and D")
-    return Parametric(*(float(v) for v in _natural(found[best], N, D)), float(f[best]))
+    least, slope = objective(p, n, d, loss, delta, weights)
+    agree = (np.abs(found - p).max(1) < 1e-4) & (norm <= 1e-6)
+    gradient = np.abs(slope).max() / (delta * weights.sum())
+    return Parametric(*(float(v) for v in (*_natural(p, N, D), least, gradient)), int(agree.sum()),
+                      len(start))
 
 
 @dataclass(frozen=True)
-class Bootstrap:
-    """Resampled parameters, arrays of shape (n_converged,); `n_resamples` were tried."""
+class Bootstrap(_Law):
+    """Resampled parameters, arrays (n_converged,), of `n_resamples`; so are all it returns."""
 
     E: np.ndarray
     A: np.ndarray
@@ -110,128 +160,93 @@ class Bootstrap:
     n_resamples: int
 
     @property
-    def exp_N(self) -> np.ndarray:
-        """a in N* ∝ C^a of each resample."""
-        return self.beta / (self.alpha + self.beta)
+    def n_converged(self) -> int:
+        """How many resamples reached an optimum whose loss falls with N and with D."""
+        return len(self.E)
 
-    def predict(self, N: float, D: float) -> np.ndarray:
-        """Each resample's loss at one (N, D)."""
-        return parametric_loss(N, D, self.E, self.A, self.B, self.alpha, self.beta)
+    @property
+    def share_without_floor(self) -> float:
+        """Share of the resamples whose E is 0 (below 10⁻⁴ nats): they want no floor."""
+        return float(np.mean(self.E < 1e-4))
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
-        """Percentile interval of a parameter, or of `exp_N`."""
-        low, high = np.quantile(getattr(self, name), [(1 - level) / 2, (1 + level) / 2])
+        """Percentile interval of a parameter, or of `exp_N` or `exp_D`."""
+        low, high = percentiles(getattr(self, name), level)
         return float(low), float(high)
+
+    def allocate_interval(self, C, level: float = 0.95):
+        """((low, high) of N*, (low, high) of D*) at C training FLOPs, in the shape of C."""
+        return tuple(percentiles(part, level) for part in self.allocate(C))
+
+    def predict_interval(self, N, D, noise: float = 0.0, seed: int = 0, level: float = 0.95):
+        """(low, high) of a new run's loss; `noise` is the standard deviation of its log loss."""
+        found = self.predict(N, D)
+        draws = np.random.default_rng(seed).normal(0, noise, found.shape)
+        return percentiles(found * np.exp(draws), level)
+
+
+def percentiles(values, level: float = 0.95):
+    """(low, high): the middle `level` of resampled values (n, ...), of shape (...) each."""
+    return tuple(np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0))
 
 
 def bootstrap_parametric(N, D, loss, n_resamples: int = 4000, seed: int = 0,
-                         delta: float = 1e-3) -> Bootstrap:
+                         delta: float = 1e-3, weights=None, groups=None) -> Bootstrap:
     """Refit L(N, D) on runs drawn with replacement; resamples that reach no optimum are left out.
 
-    Where the drawn runs want no floor at all, E comes out as 0.
-
-    All resamples are refitted at once: each is a vector of multiplicities over the same runs.
+    With `groups` (n,), labels such as the trunk that branches share, whole groups are drawn. Where
+    the drawn runs want no floor at all, E comes out as 0. All resamples are refitted at once, as
+    multiplicities over the same runs. Raises ValueError as `fit_parametric` does, for fewer than
+    six groups, or if fewer than half of the resamples converge.
     """
-    N, D, loss = _runs(N, D, loss)
-    x, y = _centred(N), _centred(D)
-    point = fit_parametric(N, D, loss, delta)
-    start = np.array([np.log(point.A) - point.alpha * np.log(N).mean(),
-                      np.log(point.B) - point.beta * np.log(D).mean(),
-                      np.log(point.E), point.alpha, point.beta])
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(N), np.full(len(N), 1 / len(N)), n_resamples).astype(float)
-    kept = []
-    for block in np.array_split(counts, -(-n_resamples // 500)):  # bounds the memory in use
-        found, _, converged = _newton(np.tile(start, (len(block), 1)), block, x, y, loss, delta)
-        kept.append(found[converged])
-    return Bootstrap(*_natural(np.concatenate(kept).T, N, D), n_resamples)
+    N, D, loss = solvers.runs(N, D, loss)
+    weights = solvers.weights_of(weights, len(N))
+    point = fit_parametric(N, D, loss, delta, weights)
+    counts = weights * solvers.draw(len(N), n_resamples, np.random.default_rng(seed), groups)
+    start = [math.log(point.A) - point.alpha * np.log(N).mean(),
+             math.log(point.B) - point.beta * np.log(D).mean(),
+             math.log(point.E), point.alpha, point.beta]
+    x, y = np.log(N / stats.gmean(N)), np.log(D / stats.gmean(D))
+    found, _, norm = solvers.in_blocks(np.tile(start, (n_resamples, 1)), counts, x, y, np.log(loss),
+                                       delta)
+    kept = (norm <= 1e-6) & (found[:, 3:] > 0).all(1)
+    if kept.sum() < n_resamples / 2:
+        raise ValueError(f"only {kept.sum()} of {n_resamples} resamples reach an optimum: "
+                         "too few runs or groups fix the law")
+    return Bootstrap(*_natural(found[kept].T, N, D), n_resamples)
 
 
-def _columns(least: int, **columns) -> list[np.ndarray]:
-    arrays = {name: np.asarray(values, dtype=float).ravel() for name, values in columns.items()}
-    if len({len(a) for a in arrays.values()}) > 1:
-        raise ValueError(f"{', '.join(arrays)} differ in length: "
-                         f"{', '.join(str(len(a)) for a in arrays.values())}")
-    for name, a in arrays.items():
-        if not (np.isfinite(a) & (a > 0)).all():
-            raise ValueError(f"{name} holds values that are not positive and finite")
-        if len(a) < least:
-            raise ValueError(f"{len(a)} points are too few: expected at least {least}")
-    return list(arrays.values())
-
-
-def _runs(N, D, loss) -> list[np.ndarray]:
-    N, D, loss = _columns(6, N=N, D=D, loss=loss)
-    for name, a in (("N", N), ("D", D)):
-        if len(np.unique(a)) < 3:
-            raise ValueError(f"{len(np.unique(a))} different values of {name}: expected at least 3")
-    return [N, D, loss]
-
-
-def _centred(a: np.ndarray) -> np.ndarray:
-    return np.log(a) - np.log(a).mean()
-
-
-def _natural(p: np.ndarray, N: np.ndarray, D: np.ndarray) -> tuple:
+def _natural(p, N, D) -> tuple:
     a, b, e, alpha, beta = p
-    return (np.exp(e), np.exp(a + alpha * np.log(N).mean()),
-            np.exp(b + beta * np.log(D).mean()), alpha, beta)
+    return (np.exp(e), np.exp(a + alpha * np.log(N).mean()), np.exp(b + beta * np.log(D).mean()),
+            alpha, beta)
 
 
-def _grid(x, y, loss, n_best: int = 5) -> np.ndarray:
-    """Best starts (log A, log B, log E, α, β), with x and y the centred logs of N and D."""
-    alpha, beta = (g.ravel() for g in np.meshgrid(*[np.linspace(0.05, 2, 24)] * 2))
-    terms = np.stack([np.exp(-alpha[:, None] * x), np.exp(-beta[:, None] * y),
-                      np.ones((len(alpha), len(x)))], axis=-1) / loss[:, None]  # (grid, n, 3)
-    scale = np.sqrt((terms**2).sum(1, keepdims=True))
-    unit = terms / scale
-    gram = unit.transpose(0, 2, 1) @ unit + 1e-9 * np.eye(3)
-    solved = np.linalg.solve(gram, unit.sum(1)[..., None])[..., 0]  # target: terms @ (A,B,E) = 1
-    amount = np.maximum(solved / scale[:, 0], 1e-6 * loss.mean())
-    misfit = ((np.einsum("gnk,gk->gn", terms, amount) - 1) ** 2).sum(1)
-    best = np.argsort(misfit)[:n_best]
-    return np.column_stack([np.log(amount[best]), alpha[best], beta[best]])
+def main(path: str) -> None:
+    """Print the law of the runs in a CSV file with 95 % intervals; draw it beside the file."""
+    import pandas as pd
+
+    from helpers import plots
+
+    rows = pd.read_csv(path)
+    if missing := {"N", "D", "loss"} - set(rows):
+        raise ValueError(f"{path} has no column {', '.join(sorted(missing))}")
+    law = fit_parametric(rows.N, rows.D, rows.loss)
+    boot = bootstrap_parametric(rows.N, rows.D, rows.loss)
+    for name in ("E", "A", "B", "alpha", "beta", "exp_N", "exp_D"):
+        low, high = boot.interval(name)
+        sys.stdout.write(f"{name:>5} = {getattr(law, name):.4g} ({low:.4g} … {high:.4g})\n")
+    sys.stdout.write(f"{len(rows)} runs; {boot.n_converged} of {boot.n_resamples} resamples "
+                     f"converged, {100 * boot.share_without_floor:.1f} % of them without a floor\n")
+    (ax,) = plots.panels(height=4)
+    C = np.geomspace(6 * (rows.N * rows.D).min(), 6 * (rows.N * rows.D).max())
+    ax.plot(6 * rows.N * rows.D, rows.loss, "o", ms=4, label="runs")
+    ax.fill_between(C, *percentiles(boot.predict(*law.allocate(C))), alpha=0.3)
+    ax.plot(C, law.predict(*law.allocate(C)), label="fitted optimum, 95 %")
+    title = f"N* ∝ C^{plots.interval(law.exp_N, *boot.interval('exp_N'))}"
+    plots.label(ax, "6ND / FLOPs", "loss / nats per token", title, log="x")
+    ax.figure.savefig(path.removesuffix(".csv") + ".png")
 
 
-def _newton(p, counts, x, y, loss, delta, n_steps: int = 2000):
-    """Damped Newton on many problems at once: p (m, 5), counts (m, n) → p, objective, converged.
-
-    Where the runs want E below 0, log E falls until its gradient vanishes: E is 0 in effect.
-    """
-    z = np.zeros((3, len(x), 5))  # gradient of each log term with respect to p
-    z[0, :, 0], z[1, :, 1], z[2, :, 2], z[0, :, 3], z[1, :, 4] = 1, 1, 1, -x, -y
-    pairs = np.einsum("kni,knj->knij", z, z).reshape(3, len(x), 25)
-
-    def value(p, counts):
-        terms = np.stack([p[:, :1] - p[:, 3:4] * x, p[:, 1:2] - p[:, 4:5] * y,
-                          np.repeat(p[:, 2:3], len(x), 1)])  # (3, m, n)
-        total = np.logaddexp.reduce(terms)
-        residual = total - np.log(loss)
-        return (counts * huber(residual, delta)).sum(1), residual, np.exp(terms - total)
-
-    p, damping, live = p.copy(), np.full(len(p), 1e-3), np.arange(len(p))
-    (f, residual, share), norm = value(p, counts), np.full(len(p), np.inf)
-    scale = delta * counts.sum(1)  # the largest gradient there can be
-    for _ in range(n_steps):
-        J = np.einsum("kmn,kni->mni", share[:, live], z)
-        slope = counts[live] * np.clip(residual[live], -delta, delta)
-        gradient = np.einsum("mn,mni->mi", slope, J)
-        norm[live] = np.abs(gradient).max(1)
-        go = (norm[live] > 1e-9 * scale[live]) & (damping[live] < 1e5)
-        if not go.any():
-            break
-        live, J, slope, gradient = live[go], J[go], slope[go], gradient[go]
-        outer = counts[live] * (np.abs(residual[live]) <= delta) - slope
-        H = (J * outer[..., None]).transpose(0, 2, 1) @ J
-        H += np.einsum("kmn,knp->mp", share[:, live] * slope, pairs).reshape(-1, 5, 5)
-        values, vectors = np.linalg.eigh(H)
-        bent = np.abs(values) + damping[live, None] * np.abs(values).max(1, keepdims=True)
-        step = np.einsum("mij,mj,mkj,mk->mi", vectors, 1 / bent, vectors, gradient)
-        trial = p[live] - np.clip(step, -1, 1)
-        new_f, new_residual, new_share = value(trial, counts[live])
-        better = new_f <= f[live]
-        won = live[better]
-        p[won], f[won], residual[won] = trial[better], new_f[better], new_residual[better]
-        share[:, won] = new_share[:, better]
-        damping[live] = np.clip(damping[live] * np.where(better, 0.1, 10), 1e-14, 1e6)
-    return p, f, norm <= 1e-6 * scale
+if __name__ == "__main__":
+    main(*sys.argv[1:])

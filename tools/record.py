@@ -5,15 +5,24 @@ What a ledger holds is kept: interrupt at will and call again.
 """
 
 import argparse
+import hashlib
+import json
 import os
 import sys
 from dataclasses import asdict, replace
 
-from helpers import checkpoints, corpora, data, ledger, runtime, sweeps, training
+import numpy as np
+import pandas as pd
+
+from helpers import checkpoints, corpora, data, fits, ledger, runtime, sweeps, training
+from helpers.flops import flops_per_token, n_params
 from helpers.models import GPT, GPTConfig
 from helpers.sweeps import Trial, learning_rate
 
 M = 2**20
+PROSE, HERO_LEDGER = "sweeps/prose_cpu.csv", "sweeps/hero_cpu.csv"
+PREDICTION, RESULT = "sealed/prediction.json", "sealed/hero.json"
+LEAST_D = M  # shorter runs are still in the transient (chapter 08)
 MODEL, MODEL_RECORD = "models/gpt_prose.safetensors", "sweeps/course_model.csv"
 DEPTHS = {16: 2, 24: 2, 32: 3, 48: 3, 64: 4, 96: 4}  # d_model: n_layer
 LARGER = {128: 5, 192: 6, 256: 8}  # PROFILE=full goes on to these
@@ -49,6 +58,33 @@ def scan() -> list[Trial]:
     return trials
 
 
+def language() -> list[Trial]:
+    """Chapter 10: the made-up language, whose entropy is known; one layer, two seeds."""
+    return [Trial(d, 1, learning_rate(d), powers(16, 21), seed, data="language")
+            for seed in (0, 1) for d in (8, 12, 16, 24, 32, 48)]
+
+
+def lever() -> list[Trial]:
+    """Chapter 10: repeated, spoilt, duplicated, filtered, pruned and mixed texts; two layers."""
+    pools = [f"prose:pool=2^{k}" for k in (13, 15, 16, 17, 18)]
+    spoilt = [f"prose:{kind}={rate}" for kind in ("noise", "duplicate") for rate in (0.1, 0.3, 0.5)]
+    pruned = [pools[2], f"{pools[3]}:filter=0.5", f"{pools[3]}:hard=0.5"]
+    filtered = [f"{pools[2]}:noise=0.3{rest}" for rest in ("", ":filter=0.25")]
+    mixed = [f"{text}:mix={share}" for share in (0.0, 0.25, 0.5, 0.75, 1.0)
+             for text in ("prose", "code")]
+    chosen = [  # d_model, texts, token counts, number of seeds
+        *((d, ["prose", *pools[:2]], powers(15, 19), 3) for d in (64, 32, 16)),
+        (64, pools[2:], powers(17, 19), 3), (32, spoilt + pruned, powers(17, 19), 3),
+        (64, filtered, powers(15, 19), 2), (16, mixed, powers(17, 19), 2)]
+    return [Trial(d, 2, learning_rate(d), tokens, seed, data=text)
+            for d, texts, tokens, n_seeds in chosen for text in texts for seed in range(n_seeds)]
+
+
+def powers(low: int, high: int) -> tuple[int, ...]:
+    """2^low … 2^high."""
+    return tuple(2**k for k in range(low, high + 1))
+
+
 def course_model() -> None:
     """Train the model that chapters 05, 11 and 12 start from; write its file and its record."""
     runtime.setup()
@@ -71,19 +107,50 @@ def say(text: str) -> None:
     sys.stderr.write(f"\r{text}   ")
 
 
-SWEEPS = {"standard": ("prose_cpu", standard), "scan": ("scan_cpu", scan)}
+def seal() -> None:
+    """Predict the hero run from the standard sweep, as chapter 09 does, before it is made."""
+    runs = data.table(PROSE)
+    fitted = runs[runs.D >= LEAST_D]
+    columns = (fitted.N, fitted.D, fitted.loss)
+    law = fits.fit_parametric(*columns)
+    trunk, run = (fitted.groupby(names).ngroup() for names in (["N", "seed"], ["N", "D"]))
+    boot = fits.bootstrap_parametric(*columns, groups=trunk)
+    N, D = n_params(HERO.shape)[0], HERO.tokens[0]
+    noise, _ = fits.seed_noise(run, np.log(fitted.loss))
+    low, high = boot.predict_interval(N, D, noise)
+    C = float(D * flops_per_token(HERO.shape, HERO.seq))
+    ledger.seal(data.DATA / PREDICTION, {
+        "run": {**asdict(HERO), "N": N, "D": D, "C": C}, "loss": float(law.predict(N, D)),
+        "low": float(low), "high": float(high),
+        "law": {name: getattr(law, name) for name in ("E", "A", "B", "alpha", "beta")},
+        "fitted": {"file": PROSE, "sha256": data.manifest()[PROSE]["sha256"], "least_D": LEAST_D,
+                   "n_runs": len(fitted), "largest_C": float(fitted.C.max())}})
+
+
+def open_envelope() -> None:
+    """Write the hero run's row beside the prediction, with the prediction's hash."""
+    row = pd.read_csv(data.DATA / HERO_LEDGER).iloc[-1]
+    digest = hashlib.sha256((data.DATA / PREDICTION).read_bytes()).hexdigest()
+    ledger.seal(data.DATA / RESULT, {"prediction_sha256": digest, "row": json.loads(row.to_json())})
+
+
+SWEEPS = {"standard": ("prose_cpu", standard), "scan": ("scan_cpu", scan),
+          "hero": ("hero_cpu", lambda: [HERO]), "lever": ("data_lever", lever),
+          "language": ("language", language)}
 
 
 def main() -> int:
     """Record one sweep, with a bar and the time left; Ctrl-C stops it and loses nothing."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sweep", nargs="?", default="standard", choices=[*SWEEPS, "model"])
+    parser.add_argument("sweep", nargs="?", default="standard", choices=[*SWEEPS, "seal", "model"])
     parser.add_argument("--engine", default="processes", help="processes, or ray")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes at a time")
     chosen = parser.parse_args()
-    if chosen.sweep == "model":
-        course_model()
+    if chosen.sweep in ("model", "seal"):
+        {"model": course_model, "seal": seal}[chosen.sweep]()
         return 0
+    if chosen.sweep == "hero" and not (data.DATA / PREDICTION).exists():
+        parser.error(f"there is no data/{PREDICTION}: seal the prediction first")
     name, trials = SWEEPS[chosen.sweep]
     if chosen.sweep == "standard" and runtime.profile() == "full":
         name = "prose_full"
@@ -96,6 +163,8 @@ def main() -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"\nstopped; {path.name} keeps what is done: call again to go on\n")
         return 130
+    if chosen.sweep == "hero":
+        open_envelope()
     sys.stderr.write("\nnow run: python -m helpers.data --seal\n")
     return 0
 
