@@ -46,16 +46,15 @@ def standard() -> list[Trial]:
 
 
 def scan() -> list[Trial]:
-    """Learning rates around the rule at three sizes, and batches of half and twice the size."""
-    trials = []
-    for d in (16, 32, 96):
-        tokens = (M, 4 * M) if d == 32 else (M // 2, M)
-        for factor in (0.25, 0.5, 1, 2, 4):
-            trials.append(Trial(d, DEPTHS[d], factor * learning_rate(d), tokens))
-        for batch in (2, 8):  # the rate goes with the root of the batch
-            trials += [Trial(d, DEPTHS[d], factor * learning_rate(d) * (batch / 4) ** 0.5, tokens,
-                             batch_size=batch) for factor in (0.5, 1, 2)]
-    return trials
+    """Learning rates around the rule at three sizes, and batches of half and twice the size.
+
+    The rate goes with the root of the batch.
+    """
+    chosen = [(d, 4, factor) for d in (16, 32, 96) for factor in (0.35, 0.6, 1, 1.7, 2.8)]
+    chosen += [(32, batch, factor) for batch in (2, 8) for factor in (0.6, 1, 1.7)]
+    chosen += [(96, batch, 1) for batch in (2, 8)]
+    return [Trial(d, DEPTHS[d], round(factor * learning_rate(d) * (batch / 4) ** 0.5, 6),
+                  (M // 2, M), batch_size=batch) for d, batch, factor in chosen]
 
 
 def language() -> list[Trial]:
