@@ -47,7 +47,8 @@ def envelope(C, loss, N, budgets):
 
     C, loss, N (n,) hold the training curves of several sizes; each is interpolated in log C and
     log loss, and counts only between its ends. Where no curve reaches, N_opt and loss are NaN;
-    edge: N_opt is the smallest or largest size, or NaN (Hoffmann et al. 2022, section 3.1).
+    edge: N_opt is NaN, or the smallest or largest size whose curve reaches (Hoffmann et al. 2022,
+    section 3.1).
     """
     C, loss, N = solvers.columns(2, C=C, loss=loss, N=N)
     sizes, at = np.unique(N), []
@@ -55,9 +56,9 @@ def envelope(C, loss, N, budgets):
         x, y = np.log(C[N == size]), np.log(loss[N == size])
         order = np.argsort(x)
         at.append(np.interp(np.log(budgets), x[order], y[order], left=np.inf, right=np.inf))
-    best, least = np.argmin(at, axis=0), np.min(at, axis=0)
-    reached = np.isfinite(least)
-    edge = ~reached | (best == 0) | (best == len(sizes) - 1)
+    best, least, reach = np.argmin(at, axis=0), np.min(at, axis=0), np.isfinite(at)
+    reached, last = reach.any(0), len(sizes) - 1 - np.argmax(reach[::-1], axis=0)
+    edge = ~reached | (best == np.argmax(reach, axis=0)) | (best == last)
     return np.where(reached, sizes[best], np.nan), np.where(reached, np.exp(least), np.nan), edge
 
 
@@ -119,7 +120,7 @@ def fit_kaplan(N, D, loss, delta: float = 1e-3) -> Kaplan:
     x, y, z = np.log(N / stats.gmean(N)), np.log(D / stats.gmean(D)), np.log(loss)
 
     def f(p, delta):  # p = (log N_c, log D_c, log of α_N/α_D, log α_D), centred
-        ratio, power = np.exp(p[2:])
+        ratio, power = np.exp(np.clip(p[2:], -9, 9))  # a search may step far out
         u, v = ratio * (p[0] - x), p[1] - y
         total = np.logaddexp(u, v)
         share, r = np.exp(u - total), power * total - z
@@ -134,9 +135,9 @@ def fit_kaplan(N, D, loss, delta: float = 1e-3) -> Kaplan:
                 p = optimize.minimize(f, p, d, "BFGS", jac=True, options={"gtol": 1e-10}).x
             found.append((f(p, delta)[0], *p))
     least, n, d, ratio, power = min(found)
-    power = np.exp(power)
+    ratio, power = np.exp(np.clip((ratio, power), -9, 9))
     return Kaplan(*(float(v) for v in (stats.gmean(N) * np.exp(n), stats.gmean(D) * np.exp(d),
-                                       np.exp(ratio) * power, power, least)))
+                                       ratio * power, power, least)))
 
 
 def seed_noise(groups, log_loss) -> tuple[float, np.ndarray]:

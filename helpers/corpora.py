@@ -194,14 +194,14 @@ def entropy_rate(p):
     Also the share of the time that each pair of symbols is what came last, (n, n): the shares that
     one more symbol leaves as they are (Shannon 1948, section 7).
     """
-    share = np.full(p.shape[:2], 1 / p.shape[0] ** 2)
+    time_share = np.full(p.shape[:2], 1 / p.shape[0] ** 2)
     for _ in range(1000):
-        after = np.einsum("ab,abc->bc", share, p)  # one symbol on, (a, b) has become (b, c)
-        done, share = np.abs(after - share).sum() < 1e-13, after
+        after = np.einsum("ab,abc->bc", time_share, p)  # one symbol on, (a, b) has become (b, c)
+        done, time_share = np.abs(after - time_share).sum() < 1e-13, after
         if done:
             break
     nats = -(p * np.log(p)).sum(axis=2)  # of the next symbol after each pair
-    return float((share * nats).sum()), share
+    return float((time_share * nats).sum()), time_share
 
 
 def sample_text(p: np.ndarray, n_tokens: int, seed: int, n_lanes: int = 256) -> np.ndarray:

@@ -5,12 +5,13 @@ Also sealed files: written once, with the time and a hash, so that nobody can mo
 
 import ast
 import csv
+import functools
 import hashlib
 import importlib.util
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def key(config: Mapping, code: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def code_hash(modules: Iterable[str]) -> str:
+@functools.cache
+def code_hash(modules: tuple[str, ...]) -> str:
     """Hash of the modules' syntax trees: comments, docstrings and line breaks do not count.
 
     Raises ValueError for a module that is not there.

@@ -572,6 +572,24 @@ def test_the_envelope_is_the_least_curve_at_each_budget():
     assert small[2]
 
 
+def test_the_envelope_is_at_an_edge_where_a_neighbour_s_curve_has_ended():
+    C = np.array([1.0, 10.0, 100.0, 1000.0])
+    curves = [(1.0, C[:2], 3.0), (2.0, C[:3], 2.0), (3.0, C, 2.5)]  # size, where it was run, loss
+    N, at, loss = (np.concatenate(part) for part in zip(
+        *((np.full(len(c), n), c, np.full(len(c), v)) for n, c, v in curves), strict=True))
+    found, _, edge = fits.envelope(at, loss, N, [5.0, 50.0, 500.0])
+    assert found.tolist() == [2, 2, 3]
+    assert edge.tolist() == [False, True, True]  # then the smaller size has ended, then both
+
+
+def test_kaplan_s_form_is_fitted_without_a_warning_to_runs_that_follow_the_other_law():
+    N, D = (g.ravel() for g in np.meshgrid(np.geomspace(2e4, 6e5, 6), np.geomspace(1e6, 8e6, 7)))
+    for seed in range(6):  # warnings are errors
+        noise = np.exp(0.02 * np.random.default_rng(seed).normal(size=len(N)))
+        fit = fits.fit_kaplan(N, D, law(1.0, 50.0, 5000.0, 0.4, 0.65, N, D) * noise)
+        assert np.isfinite(dataclasses.astuple(fit)).all()
+
+
 def test_kaplan_s_form_has_its_two_limits_and_is_recovered():
     N, D, _ = runs(n=60)
     constants = (6.4e13, 1.8e13, 0.076, 0.103)  # Kaplan et al. 2020, table 2

@@ -161,13 +161,13 @@ def test_code_counts_and_comments_do_not(tmp_path, monkeypatch):
 
     def digest(number, text):
         (tmp_path / f"some_{number}.py").write_text(text, encoding="utf-8")
-        return ledger.code_hash([f"some_{number}"])
+        return ledger.code_hash((f"some_{number}",))
 
     base = digest(0, '"""Doc."""\ndef f(x):\n    """Twice."""\n    return 2 * x\n')
     assert digest(1, '"""Other."""\ndef f(x):  # twice\n    """2x."""\n    return (2*\n x)') == base
     assert digest(2, '"""Doc."""\ndef f(x):\n    """Twice."""\n    return 3 * x\n') != base
     with pytest.raises(ValueError, match="there is no module some_3"):
-        ledger.code_hash(["some_3"])
+        ledger.code_hash(("some_3",))
 
 
 def test_of_equal_runs_the_latest_counts():

@@ -118,8 +118,9 @@ def seal() -> None:
     noise, _ = fits.seed_noise(run, np.log(fitted.loss))
     low, high = boot.predict_interval(N, D, noise)
     C = float(D * flops_per_token(HERO.shape, HERO.seq))
+    plan = {name: value for name, value in asdict(HERO).items() if name not in ("tokens", "dtype")}
     ledger.seal(data.DATA / PREDICTION, {
-        "run": {**asdict(HERO), "N": N, "D": D, "C": C}, "loss": float(law.predict(N, D)),
+        "run": {**plan, "N": N, "D": D, "C": C}, "loss": float(law.predict(N, D)),
         "low": float(low), "high": float(high),
         "law": {name: getattr(law, name) for name in ("E", "A", "B", "alpha", "beta")},
         "fitted": {"file": PROSE, "sha256": data.manifest()[PROSE]["sha256"], "least_D": LEAST_D,
