@@ -145,6 +145,8 @@ def main() -> int:
     parser.add_argument("sweep", nargs="?", default="standard", choices=[*SWEEPS, "seal", "model"])
     parser.add_argument("--engine", default="processes", help="processes, or ray")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes at a time")
+    parser.add_argument("--dtype", default=None, choices=["float32", "bfloat16"],
+                        help="of the matrix products; by default what this device does fast")
     chosen = parser.parse_args()
     if chosen.sweep in ("model", "seal"):
         {"model": course_model, "seal": seal}[chosen.sweep]()
@@ -154,7 +156,7 @@ def main() -> int:
     name, trials = SWEEPS[chosen.sweep]
     if chosen.sweep == "standard" and runtime.profile() == "full":
         name = "prose_full"
-    dtype = runtime.fast_dtype(runtime.device())
+    dtype = chosen.dtype or runtime.fast_dtype(runtime.device())
     path = data.DATA / "sweeps" / f"{name}.csv"
     try:
         for status in sweeps.sweep([replace(t, dtype=dtype) for t in trials()], path,
