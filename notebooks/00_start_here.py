@@ -122,7 +122,8 @@ for exponent in (0.05, 0.1, 0.2):
 #         A06[06 · Transformer · 3 min] --> A07[07 · Training at speed · 2 min]
 #     end
 #     subgraph III [Scaling laws]
-#         A08[08 · Scaling sweeps · 1 min]
+#         A08[08 · Scaling sweeps · 1 min] --> A09[09 · Compute-optimal · 1 min]
+#         A08 --> A10[10 · Data scaling · 1 min]
 #     end
 #     subgraph IV [Compression]
 #         A11[11 · Pruning · 1 min] --> A12[12 · Quantization · 1 min]

@@ -6,15 +6,20 @@ import pytest
 from helpers import corpora, data
 
 
-@pytest.fixture
-def small(monkeypatch):
-    """Two made-up texts in place of the real ones: 400 passages of words, 300 of digits."""
+@pytest.fixture(scope="module")
+def texts():
+    """Two made-up texts, training and held-out half: 400 passages of words, 300 of digits."""
     rng = np.random.default_rng(0)
     words = " ".join(rng.choice(["apple", "pear", "plum", "fig", "lemon"], 110_000))
     digits = "".join(rng.choice(list("0123456789+-*= "), 110_000 * 3))
-    texts = {"prose": (words[:400 * 1024], words[-9000:]), "code": (digits[:300 * 1024], "1+2")}
-    monkeypatch.setattr(corpora, "_split",
-                        lambda kind: tuple(data.encode([half]) for half in texts[kind]))
+    halves = {"prose": (words[:400 * 1024], words[-9000:]), "code": (digits[:300 * 1024], "1+2")}
+    return {kind: tuple(data.encode([half]) for half in pair) for kind, pair in halves.items()}
+
+
+@pytest.fixture
+def small(texts, monkeypatch):
+    """The made-up texts in place of the real ones."""
+    monkeypatch.setattr(corpora, "_split", texts.get)
 
 
 def passages(name: str) -> np.ndarray:

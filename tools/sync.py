@@ -24,7 +24,7 @@ from helpers import runtime
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-README_FIGURE = NOTEBOOKS / "held_out_run.png"
+README_FIGURE = NOTEBOOKS / "sealed_prediction.png"
 TIME_LIMIT = 600  # seconds one cell may take
 
 
