@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -21,14 +21,27 @@ from helpers.sweeps import Trial, learning_rate
 
 M = 2**20
 PROSE, HERO_LEDGER = "sweeps/prose_cpu.csv", "sweeps/hero_cpu.csv"
-PREDICTION, RESULT = "sealed/prediction.json", "sealed/hero.json"
-LEAST_D = M  # shorter runs are still in the transient (chapter 08)
+PREDICTION, RESULT = "sealed/prediction_{}.json", "sealed/hero_{}.json"
 MODEL, MODEL_RECORD = "models/gpt_prose.safetensors", "sweeps/course_model.csv"
 DEPTHS = {16: 2, 24: 2, 32: 3, 48: 3, 64: 4, 96: 4}  # d_model: n_layer
 LARGER = {128: 5, 192: 6, 256: 8}  # PROFILE=full goes on to these
 TOKENS = tuple(512 * round(1024 * 2**(i / 2)) for i in range(7))  # 0.5M … 4M by factors of √2
 MORE_TOKENS = tuple(512 * round(1024 * 2**(i / 2)) for i in (7, 8))  # 5.7M, 8M
-HERO = Trial(192, 6, learning_rate(192), (10 * M,))  # 13 times the largest compute of the grid
+
+
+@dataclass(frozen=True)
+class Hero:
+    """A run of at least ten times the sweep's largest compute, and how it is foretold."""
+
+    trial: Trial
+    count: str  # column of N: without the embedding (N), or by FLOPs (N_flops)
+    least_D: int  # shorter runs are not fitted
+
+
+HEROES = {  # the second one's count and cut did best in the rehearsals of chapter 09
+    1: Hero(Trial(192, 6, learning_rate(192), (10 * M,)), "N", M),
+    2: Hero(Trial(176, 6, learning_rate(176), (19 * M // 2,)), "N_flops", TOKENS[3]),
+}
 
 
 def standard() -> list[Trial]:
@@ -106,53 +119,66 @@ def say(text: str) -> None:
     sys.stderr.write(f"\r{text}   ")
 
 
-def seal() -> None:
-    """Predict the hero run from the standard sweep, as chapter 09 does, before it is made."""
+def seal(number: int) -> None:
+    """Predict a hero run from the standard sweep, as chapter 09 does, before it is made."""
+    hero = HEROES[number]
     runs = data.table(PROSE)
-    fitted = runs[runs.D >= LEAST_D]
-    columns = (fitted.N, fitted.D, fitted.loss)
+    runs["N_flops"] = runs.C / 6 / runs.D
+    fitted = runs[runs.D >= hero.least_D]
+    columns = (fitted[hero.count], fitted.D, fitted.loss)
     law = fits.fit_parametric(*columns)
     trunk, run = (fitted.groupby(names).ngroup() for names in (["N", "seed"], ["N", "D"]))
     boot = fits.bootstrap_parametric(*columns, groups=trunk)
-    N, D = n_params(HERO.shape)[0], HERO.tokens[0]
+    N, D = n_params(hero.trial.shape)[0], hero.trial.tokens[0]
+    C = float(D * flops_per_token(hero.trial.shape, hero.trial.seq))
+    counted = {"N": N, "N_flops": C / 6 / D}[hero.count]
     noise, _ = fits.seed_noise(run, np.log(fitted.loss))
-    low, high = boot.predict_interval(N, D, noise)
-    C = float(D * flops_per_token(HERO.shape, HERO.seq))
-    plan = {name: value for name, value in asdict(HERO).items() if name not in ("tokens", "dtype")}
-    ledger.seal(data.DATA / PREDICTION, {
-        "run": {**plan, "N": N, "D": D, "C": C}, "loss": float(law.predict(N, D)),
+    low, high = boot.predict_interval(counted, D, noise)
+    plan = {name: value for name, value in asdict(hero.trial).items()
+            if name not in ("tokens", "dtype")}
+    ledger.seal(data.DATA / PREDICTION.format(number), {
+        "run": {**plan, "N": N, "D": D, "C": C}, "loss": float(law.predict(counted, D)),
         "low": float(low), "high": float(high),
         "law": {name: getattr(law, name) for name in ("E", "A", "B", "alpha", "beta")},
-        "fitted": {"file": PROSE, "sha256": data.manifest()[PROSE]["sha256"], "least_D": LEAST_D,
-                   "n_runs": len(fitted), "largest_C": float(fitted.C.max())}})
+        "fitted": {"file": PROSE, "sha256": data.manifest()[PROSE]["sha256"], "count": hero.count,
+                   "least_D": hero.least_D, "n_runs": len(fitted),
+                   "largest_C": float(fitted.C.max())}})
 
 
-def open_envelope() -> None:
-    """Write the hero run's row beside the prediction, with the prediction's hash."""
-    row = pd.read_csv(data.DATA / HERO_LEDGER).iloc[-1]
-    digest = hashlib.sha256((data.DATA / PREDICTION).read_bytes()).hexdigest()
-    ledger.seal(data.DATA / RESULT, {"prediction_sha256": digest, "row": json.loads(row.to_json())})
+def open_envelope(number: int) -> None:
+    """Write a hero run's row beside its prediction, with the prediction's hash."""
+    rows = pd.read_csv(data.DATA / HERO_LEDGER)
+    row = rows[rows.d_model == HEROES[number].trial.d_model].iloc[-1]
+    digest = hashlib.sha256((data.DATA / PREDICTION.format(number)).read_bytes()).hexdigest()
+    ledger.seal(data.DATA / RESULT.format(number),
+                {"prediction_sha256": digest, "row": json.loads(row.to_json())})
 
 
 SWEEPS = {"standard": ("prose_cpu", standard), "scan": ("scan_cpu", scan),
-          "hero": ("hero_cpu", lambda: [HERO]), "lever": ("data_lever", lever),
+          "hero1": ("hero_cpu", lambda: [HEROES[1].trial]),
+          "hero2": ("hero_cpu", lambda: [HEROES[2].trial]), "lever": ("data_lever", lever),
           "language": ("language", language)}
 
 
 def main() -> int:
     """Record one sweep, with a bar and the time left; Ctrl-C stops it and loses nothing."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sweep", nargs="?", default="standard", choices=[*SWEEPS, "seal", "model"])
+    parser.add_argument("sweep", nargs="?", default="standard",
+                        choices=[*SWEEPS, "seal1", "seal2", "model"])
     parser.add_argument("--engine", default="processes", help="processes, or ray")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes at a time")
     parser.add_argument("--dtype", default=None, choices=["float32", "bfloat16"],
                         help="of the matrix products; by default what this device does fast")
     chosen = parser.parse_args()
-    if chosen.sweep in ("model", "seal"):
-        {"model": course_model, "seal": seal}[chosen.sweep]()
+    number = int(chosen.sweep[-1]) if chosen.sweep[-1].isdigit() else 0
+    if chosen.sweep == "model":
+        course_model()
         return 0
-    if chosen.sweep == "hero" and not (data.DATA / PREDICTION).exists():
-        parser.error(f"there is no data/{PREDICTION}: seal the prediction first")
+    if chosen.sweep.startswith("seal"):
+        seal(number)
+        return 0
+    if number and not (data.DATA / PREDICTION.format(number)).exists():
+        parser.error(f"there is no data/{PREDICTION.format(number)}: seal the prediction first")
     name, trials = SWEEPS[chosen.sweep]
     if chosen.sweep == "standard" and runtime.profile() == "full":
         name = "prose_full"
@@ -165,8 +191,8 @@ def main() -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"\nstopped; {path.name} keeps what is done: call again to go on\n")
         return 130
-    if chosen.sweep == "hero":
-        open_envelope()
+    if number:
+        open_envelope(number)
     sys.stderr.write("\nnow run: python -m helpers.data --seal\n")
     return 0
 
