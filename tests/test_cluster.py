@@ -50,7 +50,8 @@ def cluster(tmp_path):
     ray = Path(sys.executable).with_name("ray")
 
     def call(*options):
-        subprocess.run([ray, *options], env=env, check=True, capture_output=True)
+        done = subprocess.run([ray, *options], env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     start = ["start", "--num-cpus=1", "--object-store-memory=100000000"]
     call(*start, "--head", "--port=6399", "--include-dashboard=false", "--disable-usage-stats")
