@@ -128,7 +128,12 @@ SIDES = {  # (chapter, claim): verdict, and what must be so of the stored figure
     ("07", "K12"): ("it depends", lambda f: f["below_one"] == f["rises"] == 1
                     and abs(f["more"] - 1) < 1e-3 and 0.8 < f["exact_flops"] < 0.95),
     ("07", "K13"): ("it depends", lambda f: abs(f["state"] - 1) < 0.01 and f["whole"] < 0.7),
-    ("08", "K14"): ("confirmed", lambda f: f["gain_small"] - f["gain_large"] > f["error"] > 0),
+    ("08", "K14"): ("confirmed", lambda f: f["gain_small"] - f["gain_large"] > f["error"] > 0
+                    and f["gain_large"] > 0 == f["losing"]),
+    ("10", "K15"): ("it depends", lambda f: f["change_fresh"] < -0.2 and f["change_32kB"] < -0.1
+                    and f["change_8kB"] > 0.5),
+    ("10", "K16"): ("it depends", lambda f: f["noise_30"] > f["halved_tokens"] > 0.1
+                    > f["repeats_16"] > -0.1),
 }
 
 
