@@ -864,7 +864,7 @@ UNIT = {"D": "D / tokens", "size": "size / parameters", "cost": "C / FLOPs"}
 SPAN = {"D": (4e5, 1e7), "size": (5e3, 6e5), "cost": (1e10, 2e13)}  # axes that stand still
 widgets.explore(explored, axis=Dropdown(options=["D at fixed size", "size at fixed D",
                                                  "C, lower envelope"], description="axis"),
-                line=IntSlider(6, 1, 7, description="line held fixed"),
+                line=IntSlider(3, 1, 7, description="line held fixed"),
                 counting=Dropdown(options=list(ways), description="counting"),
                 start=IntSlider(1, 1, 3, description="from token count"))
 

@@ -19,7 +19,7 @@ WIDGETS = {  # notebook: labels of the sliders that are moved
     "05_data_pipeline.ipynb": ("rows per band",),
     "06_transformer.ipynb": ("temperature", "token that looks"),
     "07_training_at_speed.ipynb": ("parameters",),
-    "08_scaling_sweeps.ipynb": ("from token count",),
+    "08_scaling_sweeps.ipynb": ("line held fixed",),
     "09_compute_optimal.ipynb": ("C, FLOPs",),
     "10_data_scaling.ipynb": ("log₂ of different tokens",),
 }
