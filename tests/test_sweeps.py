@@ -273,6 +273,23 @@ def test_the_recorded_grids_take_whole_steps_by_the_rule():
     assert all(flops_per_token(t.shape, 128) * t.tokens[0] >= 10 * largest for t in heroes)
 
 
+def test_the_full_profile_goes_on_to_larger_sizes_and_more_tokens(monkeypatch):
+    quick = record.standard()
+    monkeypatch.setenv("PROFILE", "full")
+    full = record.standard()
+    assert {t.d_model for t in full} == {t.d_model for t in quick} | {128, 192, 256}
+    assert all(t.tokens == record.TOKENS + record.MORE_TOKENS for t in full)
+    assert len(full) == 3 * 9
+
+
+def test_a_hero_is_not_trained_before_its_prediction_is_sealed(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(record, "PREDICTION", str(tmp_path / "none_{}.json"))
+    monkeypatch.setattr(sys, "argv", ["record.py", "hero1"])
+    with pytest.raises(SystemExit):
+        record.main()
+    assert "seal the prediction first" in capsys.readouterr().err
+
+
 def test_the_trial_s_run_has_its_rate_tokens_and_seed():
     config = dataclasses.replace(SMALL, seed=7).config(90 * STEP)
     assert (config.lr, config.D, config.n_steps, config.seed) == (3e-3, 90 * STEP, 90, 7)
