@@ -54,7 +54,7 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from helpers import checkpoints, data, plots, runtime, training, widgets
-from helpers.compress import apply_mask, matrices, random_mask
+from helpers.compress.prune import apply_mask, matrices, random_mask
 from helpers.exercises import check, hint, solution
 from helpers.fits import fit_power_law
 

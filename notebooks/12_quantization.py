@@ -65,7 +65,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers import checkpoints, data, runtime, training
-from helpers.compress import (
+from helpers.compress.quantize import (
     check_groups,
     check_int4,
     check_packed,

@@ -8,13 +8,15 @@ import pytest
 
 from tools import sync
 
-HELPERS = sorted(f for f in (sync.ROOT / "helpers").glob("*.py") if f.stem != "__init__")
+HELPERS = sorted(f for f in (sync.ROOT / "helpers").rglob("*.py") if f.stem != "__init__")
 MOST_MODULES, MOST_LINES = 26, 200
 MAY_IMPORT = {  # module: the helpers it may import
     "runtime": set(),
     "models": set(),
     "flops": set(),
-    "compress": set(),
+    "compress.course": {"checkpoints", "corpora", "models", "text"},
+    "compress.prune": set(),
+    "compress.quantize": set(),
     "solvers": set(),
     "approaches": {"solvers"},
     "fits": {"approaches", "plots", "solvers"},
@@ -37,9 +39,17 @@ MAY_IMPORT = {  # module: the helpers it may import
     "sweeps": {"runtime", "data", "corpora", "models", "flops", "training", "checkpoints",
                "engines", "ledger"},
 }
-WITH_TORCH = {"runtime", "models", "steps", "training", "checkpoints", "compress"}
+WITH_TORCH = {"runtime", "models", "steps", "training", "checkpoints", "compress.prune",
+              "compress.quantize"}
 MAY_PRINT = {"exercises"}
-every_module = pytest.mark.parametrize("module", HELPERS, ids=lambda f: f.stem)
+
+
+def name_of(module) -> str:
+    """`fits`, or `compress.prune` in a package."""
+    return ".".join(module.relative_to(sync.ROOT / "helpers").with_suffix("").parts)
+
+
+every_module = pytest.mark.parametrize("module", HELPERS, ids=name_of)
 
 
 def tree(module) -> ast.Module:
@@ -54,7 +64,7 @@ def test_ruff_finds_nothing_in_code_notebooks_and_tests():
 
 def test_the_readme_names_every_file_of_the_house():
     readme = (sync.ROOT / "README.md").read_text(encoding="utf-8")
-    folders = ("helpers/*.*", "tools/*.py", "tests/*.*", "tests/browser/*.py",
+    folders = ("helpers/*.*", "helpers/*/*.py", "tools/*.py", "tests/*.*", "tests/browser/*.py",
                "tests/benchmarks/*.py", "tests/offline/*.py", "data/*.*", "data/sweeps/*.csv",
                "data/models/*", "data/published/*.csv", "notebooks/*.png", "*.*")
     files = [f for pattern in folders for f in sync.ROOT.glob(pattern)
@@ -63,7 +73,7 @@ def test_the_readme_names_every_file_of_the_house():
 
 
 def test_the_package_is_small():
-    assert len(HELPERS) <= MOST_MODULES
+    assert len({name_of(m).split(".")[0] for m in HELPERS}) <= MOST_MODULES
 
 
 @every_module
@@ -76,13 +86,13 @@ def test_a_module_is_short_and_says_what_it_is(module):
 @every_module
 def test_imports_point_one_way(module):
     text = module.read_text(encoding="utf-8")
-    assert sync.imported_helpers(text) <= MAY_IMPORT[module.stem]
+    assert sync.imported_helpers(text) <= MAY_IMPORT[name_of(module)]
     roots = {a.name.split(".")[0] for n in ast.walk(tree(module)) if isinstance(n, ast.Import)
              for a in n.names}
     roots |= {n.module.split(".")[0] for n in ast.walk(tree(module))
               if isinstance(n, ast.ImportFrom)}
     assert not {"notebooks", "tests", "tools"} & roots
-    assert module.stem in WITH_TORCH or "torch" not in roots
+    assert name_of(module) in WITH_TORCH or "torch" not in roots
 
 
 @every_module

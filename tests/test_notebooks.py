@@ -118,7 +118,7 @@ def definitions(source: str) -> dict[str, str]:
 @every_notebook
 def test_essential_code_stands_verbatim_in_one_helper(source):
     helpers = {f.stem: definitions(f.read_text(encoding="utf-8"))
-               for f in (sync.ROOT / "helpers").glob("*.py")}
+               for f in (sync.ROOT / "helpers").rglob("*.py")}
     for cell in code_cells(jupytext.read(source)):
         if "essential" in tags(cell):
             shown = definitions(cell.source)

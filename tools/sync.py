@@ -34,13 +34,13 @@ def sources() -> list[Path]:
 
 
 def imported_helpers(source: str) -> set[str]:
-    """Names of the helper modules that a piece of Python imports directly."""
+    """Helper modules that a piece of Python imports directly: "fits", or "compress.prune"."""
     names = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module == "helpers":
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("helpers."):
-            names.add(node.module.split(".")[1])
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "helpers":
+            inside = node.module.removeprefix("helpers").lstrip(".")
+            names |= ({inside} if _module(inside).is_file() else
+                      {f"{inside}.{alias.name}".lstrip(".") for alias in node.names})
     return names
 
 
@@ -60,7 +60,7 @@ def provenance(source: Path) -> dict[str, str]:
 
 
 def _module(name: str) -> Path:
-    return ROOT / "helpers" / f"{name}.py"
+    return ROOT / "helpers" / f"{name.replace('.', '/')}.py"
 
 
 def _sha256(files: list[Path]) -> str:

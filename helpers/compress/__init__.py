@@ -1,0 +1,1 @@
+"""Compression from its parts: `course` (models and text), `prune`, `quantize`."""
