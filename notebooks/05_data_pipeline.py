@@ -63,9 +63,10 @@ from scipy.stats import norm
 from sklearn.datasets import load_breast_cancer
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from helpers import checkpoints, data, privacy, text, training
+from helpers import data, privacy, text, training
 from helpers.claims import verdict
 from helpers.classification import wilson_interval
+from helpers.compress import course
 from helpers.data import TokenBatches, bits_per_byte
 from helpers.exercises import check, hint, solution
 from helpers.plots import interval, label, panels
@@ -87,7 +88,7 @@ N_REPEATS, N_MINMAX = 300, 4000  # repetitions of each leak; more for the small 
 TRAIN_BYTES, VOCAB, LARGEST = 2_000_000, 1024, 8192  # text for BPE; tokens by hand; by library
 VOCABS = (256, 512, 1024, 2048, 4096, 8192)
 LONGER = (4, 5, 6, 7)  # n of the byte models with a longer context
-N_WINDOWS, SEQ = 200, 128  # held-out windows for the GPT, and their length in bytes
+N_WINDOWS, SEQ = 100, 128  # held-out windows for the GPT, and their length in its tokens
 N_PII = 50  # texts per kind of personal data
 DELTA, CLIP, LR, Q, T = 1e-4, 1.0, 0.5, 0.1, 200  # DP-SGD
 SIGMAS = (0.6, 1, 2, 4, 8, 16, 32)
@@ -590,8 +591,8 @@ for vocab in (256, 300, VOCAB, LARGEST):
 # ## 7 · One unit for all: bits per byte
 #
 # A loss is a mean, so it has a *per what*. Per token is no unit: tokens of different tokenisers
-# differ in length. Take one model, the byte-level GPT that chapter 06 trains. It gives each
-# held-out text one probability, whatever we count afterwards:
+# differ in length. Take one model, a GPT like that of chapter 06 with 1,024 tokens of its own. It
+# gives each held-out text one probability, whatever we count afterwards:
 #
 # $$\text{bpb} = \frac{-\ln P(\text{text})}{\ln 2 \cdot \text{bytes}}
 # = \frac{\text{nats per unit}}{\ln 2}\cdot\frac{\text{units}}{\text{bytes}} .$$
@@ -602,14 +603,14 @@ for vocab in (256, 300, VOCAB, LARGEST):
 # the same text and judged on the same held-out text each time.
 
 # %%
-model = checkpoints.load_model(data.path("models/gpt_prose.safetensors")).double()
-windows = data.windows(data.encode(held_documents), N_WINDOWS, SEQ)
-predicted = windows[:, 1:].astype(np.uint8)  # the model predicts all but each window's first byte
-nats = training.evaluate(model, windows) * predicted.size
-units = {"byte": predicted.size, "word": sum(len(bytes(row).split()) for row in predicted),
-         "BPE token": sum(len(bpe_encode(bytes(row), merges)) for row in predicted)}
+model, its_merges = course.load_model(data.path("models/gpt_prose.safetensors"))
+windows = data.windows(bpe_encode(held_text, its_merges), N_WINDOWS, SEQ)
+predicted = [bpe_decode(row[1:], its_merges) for row in windows]  # all but each window's first
+nats = training.evaluate(model.double(), windows) * windows[:, 1:].size
+units = {"token": windows[:, 1:].size, "byte": sum(map(len, predicted)),
+         "word": sum(len(part.split()) for part in predicted)}
 for name, n in units.items():
-    print(f"{nats / n:.3f} nats per {name}: {bits_per_byte(nats / n, n / predicted.size):.3f} bpb")
+    print(f"{nats / n:.3f} nats per {name}: {bits_per_byte(nats / n, n / units['byte']):.3f} bpb")
 
 # %%
 table = []
