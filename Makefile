@@ -8,7 +8,8 @@ help:
 	@echo "make test    run everything that CI runs          TEST_ARGS=\"-k transformer\""
 	@echo "make sync    execute notebooks from their .py     NOTEBOOKS=\"02 06\""
 	@echo "make sweep   record a sweep again                SWEEP=\"scan\""
-	@echo "make model   train the course's model again"
+	@echo "make family  train the models of Part IV again    WIDTHS=\"128 64\""
+	@echo "make grids   compress them again: three tables    GRIDS=\"pruning\""
 	@echo "make bench   measure speed                        BENCH=\"start\""
 	@echo "Each makes the environment .venv first if need be.   PYTHON=python3.12 chooses its Python."
 
@@ -24,8 +25,12 @@ sync: $(READY)
 sweep: $(READY)
 	$(BIN)/python tools/record.py $(SWEEP)
 
-model: $(READY)
-	$(BIN)/python tools/record.py model
+family: $(READY)
+	$(BIN)/python tools/family.py $(WIDTHS)
+
+GRIDS ?= pruning quantization distillation
+grids: $(READY)
+	set -e; for name in $(GRIDS); do $(BIN)/python tools/grid_$$name.py; done
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks $(BENCH)
@@ -33,4 +38,4 @@ bench: $(READY)
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) tools/environment.py
 
-.PHONY: help lab test sync sweep model bench
+.PHONY: help lab test sync sweep family grids bench

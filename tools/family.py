@@ -1,7 +1,7 @@
 """The dense models that Part IV compresses, and those that compressed models must beat.
 
-`make model` trains what is missing in `data/models/` or in the folder `runs/`, which git ignores,
-and writes one row a run into `data/sweeps/family.csv`. All read the same text in the same order.
+`make family` trains them into `data/models/` and into the folder `runs/`, which git ignores, and
+writes one row a run into `data/sweeps/family.csv`. All read the same text in the same order.
 """
 
 import json
@@ -10,9 +10,10 @@ import time
 from dataclasses import asdict
 
 from helpers import checkpoints, corpora, data, ledger, runtime, sweeps, training
+from helpers.compress.course import load_text
 from helpers.flops import flops_per_token
 from helpers.models import GPT, GPTConfig
-from helpers.text import bpe_encode, bpe_train
+from helpers.text import bpe_train
 from helpers.training import TrainConfig
 
 RUNS, LEDGER = runtime.ROOT / "runs", "sweeps/family.csv"
@@ -44,14 +45,6 @@ def lengths(d_model: int) -> list[int]:
     return {32: [BASE], 48: [BASE], 320: [BASE // 2]}.get(d_model, [BASE, int(equal)])
 
 
-def texts():
-    """Merges, training tokens and held-out tokens, and held-out tokens per byte."""
-    train, held_out = (bytes(t) for t in corpora.load("prose"))
-    merges = bpe_train(train, VOCAB)
-    held = bpe_encode(held_out, merges)
-    return merges, bpe_encode(train, merges), held, len(held) / len(held_out)
-
-
 def file_of(d_model: int, n_steps: int):
     """Where a run's weights stand."""
     name = KEPT.get((d_model, n_steps))
@@ -62,7 +55,8 @@ def file_of(d_model: int, n_steps: int):
 def train(d_model: int) -> None:
     """Train one width to all its lengths off one trunk; write weights and rows."""
     runtime.setup()
-    merges, tokens, held, tokens_per_byte = texts()
+    merges = bpe_train(bytes(corpora.load("prose")[0]), VOCAB)
+    tokens, held, tokens_per_byte = load_text(merges)
     configs = [config(d_model, n) for n in lengths(d_model)]
     batches = data.TokenBatches(tokens, BATCH, SEQ)
     validation = data.windows(held, 1000, SEQ)

@@ -14,15 +14,13 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import pandas as pd
 
-from helpers import checkpoints, corpora, data, fits, ledger, runtime, sweeps, training
+from helpers import data, fits, ledger, runtime, sweeps
 from helpers.flops import flops_per_token, n_params
-from helpers.models import GPT, GPTConfig
 from helpers.sweeps import Trial, learning_rate
 
 M = 2**20
 PROSE, HERO_LEDGER = "sweeps/prose_cpu.csv", "sweeps/hero_cpu.csv"
 PREDICTION, RESULT = "sealed/prediction_{}.json", "sealed/hero_{}.json"
-MODEL, MODEL_RECORD = "models/gpt_prose.safetensors", "sweeps/course_model.csv"
 DEPTHS = {16: 2, 24: 2, 32: 3, 48: 3, 64: 4, 96: 4}  # d_model: n_layer
 LARGER = {128: 5, 192: 6, 256: 8}  # PROFILE=full goes on to these
 TOKENS = tuple(512 * round(1024 * 2**(i / 2)) for i in range(7))  # 0.5M … 4M by factors of √2
@@ -97,23 +95,6 @@ def powers(low: int, high: int) -> tuple[int, ...]:
     return tuple(2**k for k in range(low, high + 1))
 
 
-def course_model() -> None:
-    """Train the model that chapters 05, 11 and 12 start from; write its file and its record."""
-    runtime.setup()
-    config = training.TrainConfig(lr=3e-3, n_steps=12000, batch_size=8)
-    train_tokens, held_out = corpora.load("prose")
-    batches = data.TokenBatches(train_tokens, config.batch_size, config.seq)
-    validation = data.windows(held_out, 1000, config.seq)
-    model = GPT(GPTConfig(context=config.seq)).to(runtime.device())
-    show = training.Progress(model.config, config, runtime.peak_flops(runtime.device()), say)
-    record, _ = training.train(model, batches, config, validation, show)
-    checkpoints.save_model(model, data.DATA / MODEL, commit=record.commit, torch=record.torch)
-    (data.DATA / MODEL_RECORD).unlink(missing_ok=True)
-    ledger.append(data.DATA / MODEL_RECORD,
-                  {"key": ledger.key(asdict(config), ledger.code_hash(sweeps.CODE)),
-                   **asdict(record)})
-
-
 def say(text: str) -> None:
     """Show a line in place of the one before."""
     sys.stderr.write(f"\r{text}   ")
@@ -164,16 +145,13 @@ def main() -> int:
     """Record one sweep, with a bar and the time left; Ctrl-C stops it and loses nothing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sweep", nargs="?", default="standard",
-                        choices=[*SWEEPS, "seal1", "seal2", "model"])
+                        choices=[*SWEEPS, "seal1", "seal2"])
     parser.add_argument("--engine", default="processes", help="processes, or ray")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes at a time")
     parser.add_argument("--dtype", default=None, choices=["float32", "bfloat16"],
                         help="of the matrix products; by default what this device does fast")
     chosen = parser.parse_args()
     number = int(chosen.sweep[-1]) if chosen.sweep[-1].isdigit() else 0
-    if chosen.sweep == "model":
-        course_model()
-        return 0
     if chosen.sweep.startswith("seal"):
         seal(number)
         return 0
