@@ -37,12 +37,12 @@ def config(d_model: int, n_steps: int) -> TrainConfig:
 def lengths(d_model: int) -> list[int]:
     """Steps of the runs: the course model's own, and as many as its total FLOPs would buy.
 
-    Total: training and fine-tuning of the course's model. The smallest widths have the first
+    Total: training and fine-tuning of the course's model. The smallest width has the first
     alone; the largest has half of it.
     """
     per_step = {d: flops_per_token(shape(d), SEQ) for d in (128, d_model)}
     equal = (BASE + TUNE) * per_step[128] / per_step[d_model]
-    return {32: [BASE], 48: [BASE], 320: [BASE // 2]}.get(d_model, [BASE, int(equal)])
+    return {32: [BASE], 320: [BASE // 2]}.get(d_model, [BASE, int(equal)])
 
 
 def file_of(d_model: int, n_steps: int):
