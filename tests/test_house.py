@@ -15,8 +15,15 @@ MAY_IMPORT = {  # module: the helpers it may import
     "models": set(),
     "flops": set(),
     "compress.course": {"checkpoints", "corpora", "models", "text"},
-    "compress.prune": set(),
+    "compress.prune": {"models", "training"},
     "compress.quantize": set(),
+    "compress.packing": {"compress.quantize"},
+    "compress.gptq": {"compress.quantize", "models"},
+    "compress.cache": {"compress.packing", "compress.quantize", "models"},
+    "compress.decode": {"compress.quantize", "models"},
+    "compress.distil": {"data", "models", "steps", "training"},
+    "compress.entropy": {"compress.quantize", "models"},
+    "compress.codec": {"models", "text"},
     "solvers": set(),
     "approaches": {"solvers"},
     "fits": {"approaches", "plots", "solvers"},
@@ -39,8 +46,9 @@ MAY_IMPORT = {  # module: the helpers it may import
     "sweeps": {"runtime", "data", "corpora", "models", "flops", "training", "checkpoints",
                "engines", "ledger"},
 }
-WITH_TORCH = {"runtime", "models", "steps", "training", "checkpoints", "compress.prune",
-              "compress.quantize"}
+WITH_TORCH = {"runtime", "models", "steps", "training", "checkpoints", *(
+    f"compress.{part}" for part in ("prune", "quantize", "packing", "gptq", "cache", "decode",
+                                    "distil", "entropy", "codec"))}
 MAY_PRINT = {"exercises"}
 
 

@@ -1,11 +1,21 @@
-"""Quantisation: scales and grids, packed codes, and files that hold them."""
+"""Quantisation: scales, grids and codes, of a matrix and of a model; training through rounding."""
 
-import json
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from torch import nn
+from torch.nn.utils import parametrize
+
+EMBED_BITS = 6  # the embedding, which is also the head, keeps at least so many
+
+
+class Quantized(NamedTuple):
+    """A matrix as codes: int8 of its shape; scale and zero point (n_groups, 1); bits of a code."""
+
+    codes: torch.Tensor
+    scale: torch.Tensor
+    zero: torch.Tensor
+    n_bits: int
 
 
 def check_groups(w: torch.Tensor, n_bits: int, group_size: int) -> None:
@@ -52,35 +62,9 @@ def dequantize(codes, scale, zero):
     return ((codes.reshape(len(scale), -1) - zero) * scale).reshape(codes.shape)
 
 
-def check_int4(codes: torch.Tensor) -> None:
-    """Raise TypeError or ValueError unless `codes` are int8 values from −8 to 7."""
-    if codes.dtype != torch.int8:
-        raise TypeError(f"expected int8 codes, got {codes.dtype}")
-    if codes.numel() and not -8 <= int(codes.min()) <= int(codes.max()) <= 7:
-        raise ValueError(f"codes from {codes.min()} to {codes.max()} do not fit into 4 bits")
-
-
-def check_packed(packed: torch.Tensor, n: int) -> None:
-    """Raise TypeError or ValueError unless `packed` are the bytes of `n` 4-bit codes."""
-    if packed.dtype != torch.uint8 or packed.ndim != 1:
-        raise TypeError(f"expected bytes in a row, got {packed.dtype} of {tuple(packed.shape)}")
-    if len(packed) != (n + 1) // 2:
-        raise ValueError(f"{len(packed)} bytes do not hold {n} codes: expected {(n + 1) // 2}")
-
-
-def pack_int4(codes):
-    """Bytes (uint8, ⌈n/2⌉) of n codes, the first of two in the low half of its byte."""
-    check_int4(codes)
-    half_bytes = (codes.flatten() & 15).to(torch.uint8)  # −8 … −1 become 8 … 15
-    half_bytes = torch.cat([half_bytes, half_bytes.new_zeros(len(half_bytes) % 2)])
-    return half_bytes[0::2] | half_bytes[1::2] << 4
-
-
-def unpack_int4(packed, n):
-    """The n codes (int8, shape (n,)) that `pack_int4` packed."""
-    check_packed(packed, n)
-    half_bytes = torch.stack([packed & 15, packed >> 4], dim=1).flatten()[:n]
-    return (half_bytes ^ 8).to(torch.int8) - 8  # 8 … 15 become −8 … −1 again
+def half_scale(scale: torch.Tensor) -> torch.Tensor:
+    """The scale as 2 bytes hold it (fp16), never 0 and never infinite, in its own type."""
+    return scale.half().clamp(2**-24, 65504).to(scale.dtype)
 
 
 def quantize_matrix(w, n_bits, group, symmetric=True):
@@ -90,45 +74,89 @@ def quantize_matrix(w, n_bits, group, symmetric=True):
     """
     group_size = {"tensor": w.numel(), "row": w.shape[-1]}.get(group, group)
     scale, zero = fit_scale(w, n_bits, group_size, symmetric)
-    scale = scale.half().clamp(2**-24, 65504).float()  # stored in 2 bytes, never as 0 or infinity
+    scale = half_scale(scale)
     return quantize(w, scale, zero, n_bits), scale, zero
 
 
-def round_state(state, n_bits, group, symmetric=True):
-    """A state dict with every matrix rounded to its grid; vectors (norm gains) stay as they are."""
-    return {name: dequantize(*quantize_matrix(w, n_bits, group, symmetric)) if w.ndim == 2 else w
-            for name, w in state.items()}
+def quantize_state(state, n_bits, group, symmetric=False, embed_bits=EMBED_BITS):
+    """A state dict with each matrix as `Quantized`; vectors (norm gains) stay as they are.
 
-
-def save_quantized(state: dict, path: str | Path, n_bits: int, group: str | int, **facts: str):
-    """Write a state dict to safetensors: matrices as int8, or int4 two to a byte, scales as fp16.
-
-    `facts` (text) go into the header. Raises ValueError for other widths than 4 and 8 bits.
+    The embedding `wte.weight` gets at least `embed_bits` bits, all others n_bits.
     """
-    if n_bits not in (4, 8):
-        raise ValueError(f"n_bits={n_bits}: files hold 4 or 8")
-    tensors = {name: w for name, w in state.items() if w.ndim != 2}
-    shapes = {name: tuple(w.shape) for name, w in state.items() if w.ndim == 2}
-    for name in shapes:
-        codes, scale, _ = quantize_matrix(state[name], n_bits, group)
-        tensors[name] = pack_int4(codes) if n_bits == 4 else codes.flatten()
-        tensors[name + ".scale"] = scale.half()
-    save_file(tensors, path, {"n_bits": str(n_bits), "shapes": json.dumps(shapes), **facts})
+    bits = {name: max(n_bits, embed_bits) if name == "wte.weight" else n_bits for name in state}
+    return {name: Quantized(*quantize_matrix(w, bits[name], group, symmetric), bits[name])
+            if w.ndim == 2 else w for name, w in state.items()}
 
 
-def load_quantized(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The state dict in fp32, and the facts, of a file that `save_quantized` wrote.
+def dequantize_state(quantized):
+    """The state dict of fp32 weights that `quantize_state` or `gptq_model` stands for."""
+    return {name: dequantize(*w[:3]).float() if isinstance(w, Quantized) else w
+            for name, w in quantized.items()}
 
-    Raises ValueError for another file.
+
+class RoundThrough(torch.autograd.Function):
+    """Round a matrix forward; pass its gradient through unchanged (straight-through estimator).
+
+    Arguments as `quantize_matrix`, the grid affine. Source: Bengio et al. 2013 (arXiv:1308.3432).
     """
-    with safe_open(path, "pt") as file:
-        facts = file.metadata() or {}
-        if not {"n_bits", "shapes"} <= facts.keys():
-            raise ValueError(f"{path} was not written by save_quantized")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
-    n_bits, shapes = int(facts.pop("n_bits")), json.loads(facts.pop("shapes"))
-    for name, shape in shapes.items():
-        scale, codes = tensors.pop(name + ".scale").float(), tensors[name]
-        codes = (unpack_int4(codes, shape[0] * shape[1]) if n_bits == 4 else codes).reshape(shape)
-        tensors[name] = dequantize(codes, scale, torch.zeros_like(scale))
-    return tensors, facts
+
+    @staticmethod
+    def forward(ctx, w, n_bits, group):
+        return dequantize(*quantize_matrix(w, n_bits, group, symmetric=False))
+
+    @staticmethod
+    def backward(ctx, dy):
+        return dy, None, None  # as if nothing had been rounded
+
+
+class Rounded(nn.Module):
+    """A parametrisation: the layer computes with rounded weights, the optimiser moves the true."""
+
+    def __init__(self, n_bits: int, group: str | int):
+        super().__init__()
+        self.n_bits, self.group = n_bits, group
+
+    def forward(self, w):
+        return RoundThrough.apply(w, self.n_bits, self.group)
+
+
+def train_rounded(model: nn.Module, n_bits: int, group: str | int,
+                  embed_bits: int = EMBED_BITS) -> None:
+    """From now on all matrices of the model compute rounded, in place; bits as `quantize_state`.
+
+    `state_dict` then holds the true weights under other names; `stop_rounding` ends it.
+    """
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear | nn.Embedding):
+            bits = max(n_bits, embed_bits) if name == "wte" else n_bits
+            parametrize.register_parametrization(module, "weight", Rounded(bits, group))
+
+
+def stop_rounding(model: nn.Module) -> None:
+    """End `train_rounded`, in place: the weights are again the true ones, not rounded."""
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+
+
+class RoundedInputs:
+    """A context in which each linear layer of the model rounds its inputs, one scale per token.
+
+    n_bits: of the activations; the grid is affine and found while the model runs (dynamic). The
+    head, which is no layer of its own, keeps its inputs.
+    """
+
+    def __init__(self, model: nn.Module, n_bits: int):
+        self.model, self.n_bits, self.handles = model, n_bits, []
+
+    def __enter__(self):
+        def hook(layer, given):
+            codes = quantize_matrix(given[0], self.n_bits, "row", symmetric=False)
+            return dequantize(*codes)
+        self.handles = [layer.register_forward_pre_hook(hook) for layer in self.model.modules()
+                        if isinstance(layer, nn.Linear)]
+        return self.model
+
+    def __exit__(self, *error):
+        for handle in self.handles:
+            handle.remove()

@@ -1,0 +1,179 @@
+"""Entropy coding: the exact coder in fractions, integers by their histogram, whole models."""
+
+import hashlib
+import json
+import struct
+import zlib
+from bisect import bisect_right
+from dataclasses import asdict
+from fractions import Fraction
+from itertools import accumulate
+from math import ceil
+
+import constriction
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from helpers.compress.quantize import Quantized, dequantize
+from helpers.models import GPT, GPTConfig
+
+FORMAT = "gpt, entropy coded, 1"
+
+
+def entropy(counts):
+    """−Σ p log₂ p in bits per symbol, p = counts / sum; 0 for no counts. Source: Shannon 1948."""
+    p = np.asarray(counts, dtype=float)
+    p = p[p > 0] / p.sum()
+    return float(-(p * np.log2(p)).sum()) + 0.0  # + 0.0 turns -0 into 0
+
+
+def shrink_interval(symbols, predict):
+    """The part of [0, 1) that stands for `symbols`: (low end, width) as exact fractions.
+
+    predict(symbols so far) → probabilities of the next symbol 0, 1, …, as fractions with sum 1.
+    Source: Rissanen & Langdon 1979.
+    """
+    low, width = Fraction(0), Fraction(1)
+    for i, symbol in enumerate(symbols):
+        p = predict(symbols[:i])
+        low, width = low + width * sum(p[:symbol]), width * p[symbol]
+    return low, width
+
+
+def shortest_point(low, width):
+    """Digits after the point of the shortest binary fraction in [low, low + width), as text.
+
+    At most ⌈−log₂ width⌉ digits. Raises ValueError for an empty interval, which has none.
+    """
+    if width <= 0:
+        raise ValueError("the interval is empty: a symbol had probability 0")
+    n = 0
+    while (k := ceil(low * 2**n)) >= (low + width) * 2**n:
+        n += 1
+    return f"{k:0{n}b}" if n else ""
+
+
+def follow_point(bits, n_symbols, predict):
+    """The `n_symbols` symbols whose interval holds the binary fraction 0.bits."""
+    point, symbols = Fraction(int(bits or "0", 2), 2 ** len(bits)), []
+    for _ in range(n_symbols):
+        p = predict(symbols)
+        ends = list(accumulate(p))
+        symbol = bisect_right(ends, point)
+        symbols.append(symbol)
+        point = (point - ends[symbol] + p[symbol]) / p[symbol]  # where it lies in that part
+    return symbols
+
+
+def encode_integers(codes):
+    """Bytes (uint8) of int8 codes of any shape: their histogram, then a range coder's output.
+
+    4 bytes each for the number of codes and their CRC-32, 2 for the smallest and largest, 2 for
+    each count between (in units of the largest count / 65535), then the coder's words. Raises
+    TypeError for another dtype.
+    """
+    codes = np.asarray(codes)
+    if codes.dtype != np.int8:
+        raise TypeError(f"expected int8 codes, got {codes.dtype}")
+    raw = codes.tobytes()
+    head = struct.pack("<II", codes.size, zlib.crc32(raw))
+    if not codes.size:
+        return np.frombuffer(head, dtype=np.uint8)
+    low, high = int(codes.min()), int(codes.max())
+    symbols = codes.ravel().astype(np.int32) - low
+    counts = np.bincount(symbols)
+    counts = (-(-counts * 65535 // counts.max())).astype("<u2")  # rounded up: none becomes 0
+    words = b""
+    if len(counts) > 1:  # a single value needs no bits
+        coder = constriction.stream.queue.RangeEncoder()
+        coder.encode(symbols, _histogram_model(counts))
+        words = coder.get_compressed().astype("<u4").tobytes()
+    head += struct.pack("<bb", low, high) + counts.tobytes()
+    return np.frombuffer(head + words, dtype=np.uint8)
+
+
+def decode_integers(packed):
+    """The int8 codes, (n,), that `encode_integers` packed.
+
+    Raises ValueError for bytes that are truncated, altered or of something else.
+    """
+    raw = np.asarray(packed, dtype=np.uint8).tobytes()
+    fault = ValueError(f"{len(raw)} bytes that encode_integers did not write: truncated or altered")
+    if len(raw) < 8:
+        raise fault
+    n, crc = struct.unpack_from("<II", raw)
+    codes = np.zeros(0, dtype=np.int8)
+    if len(raw) > 8:
+        low, high = struct.unpack_from("<bb", raw, 8) if len(raw) >= 10 else (1, 0)
+        end = 10 + 2 * (high - low + 1)
+        counts = np.frombuffer(raw[10:end], "<u2") if 10 < end <= len(raw) else np.zeros(0)
+        if not counts.any() or (len(raw) - end) % 4 or n > 2**31:
+            raise fault
+        symbols = np.zeros(n, dtype=np.int32) if len(counts) == 1 else None
+        if symbols is None:
+            words = np.frombuffer(raw[end:], "<u4").astype(np.uint32)
+            try:
+                coder = constriction.stream.queue.RangeDecoder(words)
+                symbols = coder.decode(_histogram_model(counts), n)
+            except AssertionError:  # words that this histogram cannot have made
+                raise fault from None
+        codes = (symbols + low).astype(np.int8)
+    if len(codes) != n or zlib.crc32(codes.tobytes()) != crc:
+        raise fault
+    return codes
+
+
+def _histogram_model(counts: np.ndarray):
+    return constriction.stream.model.Categorical(counts.astype(float), perfect=False)
+
+
+def pack_model(config: GPTConfig, quantized: dict, merges: list[tuple[int, int]]) -> bytes:
+    """A quantised model and its tokeniser as the bytes of one safetensors file, entropy-coded.
+
+    quantized: a state dict with `Quantized` matrices (`quantize_state`, `gptq_model`). Their codes
+    and zero points are coded by their own histograms; scales and norm gains are fp16.
+    """
+    tensors = {"merges": np.array(merges, dtype=np.uint16).reshape(-1, 2)}
+    for name, w in quantized.items():
+        if isinstance(w, Quantized):
+            tensors[name] = encode_integers(w.codes.numpy())
+            tensors[name + ".scale"] = w.scale.half().numpy()
+            tensors[name + ".zero"] = encode_integers(w.zero.to(torch.int8).numpy())
+        else:
+            tensors[name] = w.half().numpy()
+    return save(tensors, {"format": FORMAT, "config": json.dumps(asdict(config)),
+                          "sha256": _sha256(tensors)})
+
+
+def unpack_model(blob: bytes) -> tuple[GPT, list[tuple[int, int]]]:
+    """The model (fp32) and the merges that `pack_model` packed.
+
+    Raises ValueError for bytes that are truncated, altered or of something else.
+    """
+    try:
+        tensors = load(blob)
+        facts = json.loads(blob[8:8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"no file of pack_model: {error}") from None
+    if facts.get("format") != FORMAT or facts.get("sha256") != _sha256(tensors):
+        raise ValueError(f"format {facts.get('format')!r}, expected {FORMAT!r}; or the numbers "
+                         "were altered: not as pack_model wrote them")
+    model, state = GPT(GPTConfig(**json.loads(facts["config"]))), {}
+    for name, w in model.state_dict().items():
+        if w.ndim == 2:
+            codes, zero = (torch.from_numpy(decode_integers(tensors[name + end])).view(shape)
+                           for end, shape in (("", w.shape), (".zero", (-1, 1))))
+            scale = torch.from_numpy(tensors[name + ".scale"]).float()
+            state[name] = dequantize(codes, scale, zero)
+        else:
+            state[name] = torch.from_numpy(tensors[name]).float()
+    model.load_state_dict(state)
+    return model, [tuple(pair) for pair in tensors["merges"].tolist()]
+
+
+def _sha256(tensors: dict[str, np.ndarray]) -> str:
+    parts = [f"{name} {w.dtype} {w.shape}".encode() + w.tobytes()
+             for name, w in sorted(tensors.items())]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
