@@ -26,7 +26,7 @@ from helpers.models import GPT, KVCache
 from helpers.training import TrainConfig
 
 LEDGER, LATENCY = "sweeps/pruning.csv", "sweeps/latency_pruning.csv"
-N_WINDOWS, RATE = 500, 1e-3
+N_WINDOWS, RATE = 500, 7e-4
 LARGE, LARGE_BASE, LARGE_TUNE = 320, BASE // 2, 96  # the wide model and its steps
 SPARSITIES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SMALL, DRAWS = (0.01, 0.02, 0.04, 0.08), (0, 1, 2)  # sparsities and seeds of the random control
@@ -57,7 +57,7 @@ def wanted() -> list[tuple]:
     rows = [untuned("dense", 1.0)]
     rows += [untuned(m, round(1 - s, 2)) for s in SPARSITIES for m in ("global", "layer")]
     rows += [untuned("random", round(1 - s, 2), seed=k) for s in SMALL for k in DRAWS]
-    rows += [untuned("random", 1 - s, seed=k) for s in (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+    rows += [untuned("random", round(1 - s, 2), seed=k) for s in (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
              for k in DRAWS]
     rows += [untuned("one matrix", d, name) for d in (0.3, 0.1) for name in names]
     rows += [untuned("N:M", n / m, f"{n}:{m}") for n, m in PATTERNS]

@@ -58,7 +58,7 @@ class Recorder:
         self.options, self.d_model, self.n_steps, self.merges = options, d_model, n_steps, merges
         self.file = family.file_of(d_model, n_steps)
         if not self.file.exists():
-            raise SystemExit(f"{self.file} is missing. Make it with: make model")
+            raise SystemExit(f"{self.file} is missing. Make it with: make family")
         self.model, _ = course.load_model(self.file)
         self.dense = {name: w.clone() for name, w in self.model.state_dict().items()}
         self.train, held, self.tokens_per_byte = texts
@@ -258,11 +258,11 @@ def main() -> None:
     texts = course.load_text(merges)
     if "latency" in parts:
         rows = [row for d in widths or DECODED for row in
-                Recorder(options, texts, d, family.BASE, merges).latency(15)]
+                Recorder(options, texts, d, family.lengths(d)[0], merges).latency(15)]
         write_latency(options.folder / "latency_quantization.csv", rows)
         return
     for d_model in widths or family.LAYERS:
-        work = Recorder(options, texts, d_model, family.BASE, merges)
+        work = Recorder(options, texts, d_model, family.lengths(d_model)[0], merges)
         for part in parts or PARTS:
             if part in ("weights", "decode") or d_model == 128:
                 getattr(work, part)()

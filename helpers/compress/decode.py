@@ -42,7 +42,7 @@ class Graph:
         if not isinstance(w, Quantized):
             return self.node("MatMul", [x, self.constant(name, w.T)], f"{name}.y")
         (rows, columns), n_groups = w.codes.shape, len(w.scale) // len(w.codes)
-        size = columns // max(n_groups, 1)
+        size = columns // n_groups if n_groups else 0
         if w.n_bits not in (4, 8) or size not in (16, 32, 64, 128, 256):
             raise ValueError(f"{name}: {w.n_bits} bits in groups of {size}: MatMulNBits takes 4 "
                              "or 8 bits in groups of 16, 32, 64, 128 or 256 inside a row")

@@ -43,14 +43,15 @@ def shrink_interval(symbols, predict):
 
 
 def shortest_point(low, width):
-    """Digits after the point of the shortest binary fraction in [low, low + width), as text.
+    """Digits, as text, of the shortest binary fraction 0.… that leads into [low, low + width).
 
-    At most ⌈−log₂ width⌉ digits. Raises ValueError for an empty interval, which has none.
+    Whatever digits follow, it stays inside. At most ⌈−log₂ width⌉ + 1 digits. Raises ValueError
+    for an empty interval, which has none.
     """
     if width <= 0:
         raise ValueError("the interval is empty: a symbol had probability 0")
     n = 0
-    while (k := ceil(low * 2**n)) >= (low + width) * 2**n:
+    while (k := ceil(low * 2**n)) + 1 > (low + width) * 2**n:
         n += 1
     return f"{k:0{n}b}" if n else ""
 

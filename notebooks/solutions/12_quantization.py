@@ -13,10 +13,10 @@ from helpers.exercises import IN_PLACE, exercise
     cases=((),),
     wrong={
         "You counted the planted weight itself; the question asks for the others.": lambda: 32,
-        "That is the rest of its row: right for one scale per row. Here a row has two groups.":
-            lambda: 63,
-        "You counted the whole row; here a row of 64 has two groups of 32.": lambda: 64,
-        "That is the rest of the matrix: right for one scale per tensor.": lambda: 256 * 64 - 1,
+        "That is the rest of its row: right for one scale per row. Here a row has four groups.":
+            lambda: 127,
+        "You counted the whole row; here a row of 128 has four groups of 32.": lambda: 128,
+        "That is the rest of the matrix: right for one scale per tensor.": lambda: 512 * 128 - 1,
         "A step is shared: the neighbours in the group are rounded on the coarser grid as well.":
             lambda: 0,
     })
@@ -115,41 +115,39 @@ def best_clip(w, n_bits, fractions):
     return fractions[errors.index(min(errors))]
 
 
-def _pack2(codes, shifts=(0, 2, 4, 6), mask=3, offset=0, drop=False):
-    codes = codes.flatten().to(torch.int64) + offset
-    codes = codes[: len(codes) // 4 * 4] if drop else torch.cat(
-        [codes, codes.new_zeros(-len(codes) % 4)])
-    return ((codes.reshape(-1, 4) & mask) << torch.tensor(shifts)).sum(1).to(torch.uint8)
+def _hessian(seed: int, d: int) -> np.ndarray:
+    x = np.random.default_rng(seed).normal(size=(4 * d, d))
+    x[:, 1:] += 0.8 * x[:, :1]  # inputs that move together
+    return x.T @ x
 
 
-def _codes(seed: int, n: int) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).integers(-2, 2, n).astype(np.int8))
+def _solve_in_place(H, change):
+    H[0, 0] += 1
+    return -change * np.linalg.solve(H[1:, 1:], H[1:, 0])
 
 
 @exercise(
-    "12.4", tests="bytes of 8, 13, 1 and 0 codes and of both ends of the range",
-    hints=("Keep the two low bits of each code (−2 becomes 2, −1 becomes 3), then shift them.",
-           "q = (codes & 3).to(torch.uint8), filled up with zeros; then "
-           "q[0::4] | q[1::4] << 2 | q[2::4] << 4 | ..."),
-    cases=((_codes(1, 8),), (_codes(2, 13),),
-           (torch.tensor([-2, -2, -2, -2, 1], dtype=torch.int8),),
-           (torch.tensor([-1], dtype=torch.int8),), (torch.zeros(0, dtype=torch.int8),)),
+    "12.4", tests="the moves of 1, 3 and 7 other weights, and that nothing moves without a change",
+    hints=("Split δ into its first entry and the rest r: which terms of δᵀHδ hold r, and what is "
+           "their derivative?",
+           "2 H[1:, 0] · change + 2 H[1:, 1:] r = 0: a linear system for r (np.linalg.solve)."),
+    cases=((_hessian(1, 2), 0.5), (_hessian(2, 4), -0.2), (_hessian(3, 8), 1.0),
+           (_hessian(4, 3), 0.0)),
     wrong={
-        "Your first code sits in the highest bits; it belongs in the lowest.":
-            lambda codes: _pack2(codes, (6, 4, 2, 0)),
-        "You dropped the codes that did not fill a byte; fill it up with zeros.":
-            lambda codes: _pack2(codes, drop=True),
-        "You kept the sign bits: mask each code with 3, or it floods its neighbours.":
-            lambda codes: _pack2(codes, mask=-1),
-        "You shifted int8 codes, so the highest bit became a sign: go to torch.uint8 first.":
-            lambda codes: _pack2(codes).to(torch.int8),
-        "You added 2 to make codes positive; pack_int4 keeps the low bits, so −1 becomes 3.":
-            lambda codes: _pack2(codes, offset=2),
-        "You shifted by one bit per place; each code needs two.":
-            lambda codes: _pack2(codes, (0, 1, 2, 3)),
+        "The sign is turned: the others must go against the change, or they double the harm.":
+            lambda H, change: change * np.linalg.solve(H[1:, 1:], H[1:, 0]),
+        "You let each weight make up for all of it alone; they share the work: solve the system.":
+            lambda H, change: -change * H[1:, 0] / np.diag(H)[1:],
+        "You used the inverse of all of H without dividing by its first entry.":
+            lambda H, change: change * np.linalg.inv(H)[1:, 0],
+        "You left the others where they were; that is rounding to nearest.":
+            lambda H, change: np.zeros(len(H) - 1),
+        "You returned the first weight's change too; the question asks for the others alone.":
+            lambda H, change: np.append(change, -change * np.linalg.solve(H[1:, 1:], H[1:, 0])),
+        "You multiplied by the block of H where the system asks you to divide by it.":
+            lambda H, change: -change * H[1:, 1:] @ H[1:, 0],
+        IN_PLACE: _solve_in_place,
     })
-def pack_2bit(codes):
-    """Two low bits of each code, four to a byte, the first lowest."""
-    q = (codes.flatten() & 3).to(torch.uint8)
-    q = torch.cat([q, q.new_zeros(-len(q) % 4)])
-    return q[0::4] | q[1::4] << 2 | q[2::4] << 4 | q[3::4] << 6
+def make_up(H, change):
+    """Zero derivative in the rest r of δ: H[1:, 1:] r = −H[1:, 0] · change."""
+    return -change * np.linalg.solve(H[1:, 1:], H[1:, 0])
