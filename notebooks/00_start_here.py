@@ -127,6 +127,7 @@ for exponent in (0.05, 0.1, 0.2):
 #     end
 #     subgraph IV [Compression]
 #         A11[11 · Pruning · 1 min] --> A12[12 · Quantization · 1 min]
+#         A12 --> A13[13 · Distillation and compression of data · 1 min]
 #     end
 #     A05 --> A06
 #     A07 --> A08

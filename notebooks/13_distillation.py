@@ -42,7 +42,7 @@
 # | $y$ | `targets` | the token that came | – |
 # | $T$ | `temperature` | divides the logits: high is softer | – |
 # | $w$ | `weight` | the teacher's share of the loss | – |
-# | $C$ | `C`, `C_teacher` | training FLOPs of the student; of the teacher's forward passes | FLOPs |
+# | $C$ | `C`, `C_teacher` | FLOPs of the student's training; of the teacher's passes | FLOPs |
 # | $L$ | `loss` | held-out loss | nats/token |
 
 # %% tags=["imports"]
@@ -96,8 +96,8 @@ PUBLISHED = ("gzip", "LZMA2", "Transformer 200K", "Transformer 3.2M", "Chinchill
 #
 # Two models come with the course. Both read the prose of chapter 05 as BPE tokens. The large one
 # has width 128: it is the one that chapters 11 and 12 compressed. The small one has width 64 and
-# was trained for longer, so that both cost about as many training FLOPs. None of them has seen
-# the held-out text.
+# was trained for longer, so that it cost about as many training FLOPs. Neither has seen the
+# held-out text.
 
 # %%
 rng = runtime.setup(SEED)
@@ -184,9 +184,10 @@ for message in ([0], [0, 2], [0, 2, 1], [0, 0, 0, 0, 0]):
 # %% [markdown]
 # Five times the likely symbol 0 costs five digits; the two rarer symbols cost two digits each. The
 # digits are as many as $-\log_2$ of the width says (here exactly, since all probabilities are
-# powers of two; else up to two more for the whole message). The sum of $-\log_2 p$ over a text is the length of its file. Its
-# mean is the **cross-entropy**. The loss that we have minimised since chapter 06 was a file length
-# all the time: nats per token, divided by $\ln 2$, are bits per token.
+# powers of two; else less than two more for the whole message). So the sum of $-\log_2 p$ over a
+# text is the length of its file. Its mean is the **cross-entropy**. The loss that we have minimised
+# since chapter 06 was a file length all the time: nats per token, divided by $\ln 2$, are bits per
+# token.
 #
 # ## 2 · The GPT as the predictor
 #
@@ -287,11 +288,11 @@ ax.set_xticks(range(len(ids)), [bpe_decode([i], merges).decode() for i in ids], 
 label(ax, "token", "−log₂ p (bits)")
 
 # %% [markdown]
-# **Reading.** "I thank the Congress of the United States" is what such a model has read hundreds
-# of times, and "States" after "United" costs next to nothing. Purple cheese comes as a surprise:
-# the words are not in the vocabulary, so they fall into pieces, and each piece is dear. The
-# printed sum is the file's length, up to the rounding to whole words of 32 bits. Nothing is lost
-# if the model is wrong. It only pays.
+# **Reading.** "The Congress of the United States" stands in many of the speeches, and "States"
+# after "United" costs next to nothing. Purple cheese comes as a surprise: the words have no tokens
+# of their own, so they fall into pieces, and each piece is dear. The printed sum is the file's
+# length, up to the rounding to whole words of 32 bits. Nothing is lost if the model is wrong. It
+# only pays.
 #
 # ## Predict first
 #
@@ -319,9 +320,9 @@ words, bits = encode_tokens(small, bpe_encode(text, merges), N_STREAMS)
 bound = bits.sum() / 8  # bytes
 assert len(blob) < 1.01 * bound
 assert abs(32 * len(words) / bits.sum() - 1) < 0.005
-print(f"cross-entropy of these predictions: {8 * bound / len(text):.3f} bits per byte")
-print(f"range coder's words:                {32 * len(words) / len(text):.3f}")
-print(f"whole file, with header and checks: {8 * len(blob) / len(text):.3f}")
+print(f"cross-entropy of these predictions: {8 * bound / len(text):.2f} bits per byte")
+print(f"range coder's words:                {32 * len(words) / len(text):.2f}")
+print(f"whole file, with header and checks: {8 * len(blob) / len(text):.2f}")
 for other in (b"", b"x", rng.bytes(999), "标度律".encode()):
     packed = compress(small, merges, other, n_streams=1)
     assert decompress(small, merges, packed) == other
@@ -332,10 +333,10 @@ for other in (b"", b"x", rng.bytes(999), "标度律".encode()):
 # are. Random bytes do not shrink, nothing can do that. Here they even grow, because the model
 # gives most of its probability to English, and each step away from it is paid.
 #
-# **A file of this kind is brittle.** If one bit flips, every later interval is cut wrongly, and the
-# rest would be fluent nonsense. So the file carries three fingerprints: of itself, of the model
-# and of this machine's arithmetic (probabilities of a fixed input). If any does not match, there is
-# an error, and no text.
+# **A file of this kind is brittle.** If one bit flips, every later interval is cut wrongly, and
+# the rest would be nonsense. So the file carries fingerprints: of itself, of the model, of the
+# text and of this machine's arithmetic (probabilities of a fixed input). If one does not match,
+# there is an error, and no text.
 
 # %%
 packed = compress(small, merges, SENTENCE, n_streams=1)
@@ -363,7 +364,8 @@ for name, model, file in (("one bit flipped", small, bytes(altered)),
 #
 # $$H = -\sum_i p_i \log_2 p_i \text{ bits per symbol,} \qquad p_i = \text{count}_i / \text{sum}.$$
 #
-# No coder that treats each integer alike and alone can do better.
+# No coder that treats each integer alike and alone can do better. The grid is symmetric here: then
+# a pruned weight is the code 0 in each group, and the zeros stay together in the histogram.
 
 # %% tags=["essential"]
 def entropy(counts):
@@ -434,3 +436,352 @@ for name, state in codes.items():
 #
 # Is the stack a good idea? Look at the two entropy-coded rows. Pruning bought few bytes and
 # cost loss. The fair rival is a smaller *dense* model for the same money; it comes next.
+
+# %% [markdown]
+# ### When does the model pay?
+#
+# With a model of $M$ bytes, a text of $n$ bytes costs $M + n\cdot\text{bpb}/8$ bytes in all. The
+# rival needs no model. Below are recorded runs over the *whole* held-out text. Its documents are in
+# the order of their years, so the first 64 kB were the oldest. One rival is special: **xz primed**
+# reads the training text first, and only what the held-out text adds is counted. It has then seen
+# what the models have seen.
+
+# %%
+runs = data.table("sweeps/codec.csv").fillna({"format": ""})
+runs = runs[runs.n_streams.isin((1, N_STREAMS))]
+runs["name"] = (runs.what + " " + runs.format).str.strip()
+codec = runs.set_index("name")
+assert (codec[codec.bound > 0].bytes / codec[codec.bound > 0].bound < 1.005).all()
+bz2_bpb = codec.bpb["bz2 -9"]
+for name, row in codec.iterrows():
+    pays = 8 * row.model_bytes / (bz2_bpb - row.bpb) / 1e6
+    print(f"{name:>14}: {row.bpb:.3f} bits per byte" + (
+        f", model {row.model_bytes / 1e3:.0f} kB, together shorter than bz2 from {pays:.2g} MB on"
+        if row.model_bytes else ""))
+
+# %%
+(ax,) = panels(title="Model and text together", height=4.2)
+for number, name in enumerate(("gzip -9", "xz -9e", "bz2 -9", "xz -9e primed")):
+    ax.axhline(codec.bpb[name], color=COLORS[number], ls=":", label=name)
+for number, name in enumerate(("gpt_small int4", "gpt_small int8", "gpt_prose int8"), 4):
+    row = codec.loc[name]
+    ax.plot(LENGTHS, 8 * row.model_bytes / LENGTHS + row.bpb, color=COLORS[number], label=name)
+ax.axvline(codec.text_bytes.iloc[0], color="k", lw=1, label="the held-out text")
+ax.set_ylim(1, 4)
+label(ax, "length of the text (bytes)", "bits per byte, model counted", log="x")
+
+# %%
+paper = data.table("published/deletang_table1.csv").drop_duplicates("compressor", keep="last")
+paper = paper.set_index("compressor").loc[list(PUBLISHED)]
+for name, row in paper.iterrows():
+    print(f"{name:>16}: {row.raw_enwik9_pct:5.1f} % of 1 GB of Wikipedia, "
+          f"{row.adjusted_enwik9_pct:.1f} % with the model's bytes")
+
+# %% [markdown]
+# **Reading.** If the model is free, each GPT row is far below all general compressors, xz primed
+# included. With the model's bytes counted, none of them pays at the black line, the length of our
+# text. The printed crossings with bz2 lie at several million bytes. Quantising to int8 divides the
+# model's bytes by about four and leaves the bits per byte as they were; with int4 the curve starts
+# lower and ends a little higher. The larger model predicts somewhat better, but its bytes take
+# longer to pay.
+#
+# Two warnings. The dotted lines are flat by assumption: a general compressor gets better on longer
+# texts, and xz primed shows how far that may go. Against it the curves cross later. And xz primed
+# has its price too: the receiver must own the 10 MB that it has read.
+#
+# Delétang et al. (2023) count in the same way, on 1 GB of Wikipedia. There a model of 3.2 million
+# weights pays for itself, and the largest one compresses best of all and, with its own bytes, is
+# 140 times longer than the text. (Percentages of another text; compare the pattern, not the
+# digits.)
+#
+# ## 4 · Smaller by compression, or smaller from the start?
+#
+# The rule of this part: a compressed model is compared with the dense model that costs the same.
+# The recorded runs below all had the same **total training FLOPs**. The pruned ones are the
+# course's model (3,072 steps at width 128), pruned and then tuned for 384 steps. The dense ones of
+# width 128, 96 and 64 spent all of it on plain training. Each was then written as fp32, as int8
+# with a scale per row and as int4 with a scale per 32 weights (the embedding: 6 bits), the last two
+# entropy-coded. The bytes are those of the whole file, tokeniser included.
+
+# %%
+stack = data.table("sweeps/stack.csv")
+stack["model"] = [f"width {d}" + ("" if kept == 1 else f", pruned to {kept:.0%}")
+                  for d, kept in zip(stack.d_model, stack.density, strict=True)]
+assert stack.C.max() / stack.C.min() < 1.001
+for name, rows in stack.groupby("model", sort=False):
+    print(f"{name:>25}: " + "; ".join(f"{r.format} {r.bytes / 1e3:.0f} kB, loss {r.loss:.3f}"
+                                      for r in rows.itertuples()))
+
+# %%
+(ax,) = panels(title="Equal training FLOPs: loss against bytes", height=4.2)
+for number, (name, rows) in enumerate(stack.groupby("model", sort=False)):
+    style = "s--" if "pruned" in name else "o-"
+    ax.plot(rows.bytes / 1e3, rows.loss, style, color=COLORS[number], label=name)
+ax.annotate("right to left: fp32, int8, int4", (0.3, 0.93), xycoords="axes fraction")
+label(ax, "bytes of the file (kB)", "held-out loss (nats/token)", log="x")
+
+# %% [markdown]
+# **Reading.** Follow one line from right to left. From fp32 to int8 it is flat: four times fewer
+# bytes, and hardly any loss. To int4 it bends up. So the best 8-bit models beat every fp32 model
+# of the same bytes, and that is the gain of compression here.
+#
+# Pruning is another matter. For each pruned file there is a dense one that is smaller *and* better:
+# at equal training FLOPs the narrower model of width 96 saw more text, and that was worth more than
+# the pruned weights. It beats even the dense model of width 128 that was trained just as it is. The
+# course's model was too large for its budget (chapter 09), so starting from it cost something. With
+# a base model that is given for nothing the question would be another one.
+#
+# ## 5 · Distillation
+#
+# A third way to a small model: a large one teaches it. Hinton, Vinyals and Dean (2015) add to the
+# usual loss a second one, towards the teacher's probabilities:
+#
+# $$L = (1-w)\,\mathrm{CE}(y, \mathrm{softmax}(z)) \;+\; w\,T^2\,
+# \mathrm{KL}\big(\mathrm{softmax}(z_t/T)\,\|\,\mathrm{softmax}(z/T)\big),
+# \qquad \mathrm{KL}(q\|p) = \sum_i q_i \log\frac{q_i}{p_i}.$$
+#
+# Why should that help? The text says which token came: one of 1,024, and nothing of the others. The
+# teacher says of *each* token how likely it was. That is more to learn from at each place, and less
+# noisy. A high **temperature** $T$ flattens both distributions, so that the order among the
+# unlikely tokens counts more.
+#
+# Why $T^2$? The gradient of KL in $z$ is $(p-q)/T$ with $p$ and $q$ at temperature $T$, and for
+# large $T$ the difference $p - q$ itself shrinks as $1/T$. The factor keeps the second term's
+# gradient at its size. For large $T$ its direction is that of the difference of the logits (each
+# with its mean taken off): the student is told to copy the logits themselves.
+
+# %% tags=["essential"]
+def distillation_loss(z, z_teacher, targets, weight, temperature):
+    hard = F.cross_entropy(z, targets)
+    log_p = F.log_softmax(z / temperature, dim=-1)
+    log_q = F.log_softmax(z_teacher / temperature, dim=-1)
+    soft = (log_q.exp() * (log_q - log_p)).sum(dim=-1).mean()  # KL(teacher ‖ student)
+    return (1 - weight) * hard + weight * temperature**2 * soft
+
+# %% tags=["check"]
+z, z_teacher = torch.from_numpy(rng.normal(size=(2, 7, 30)))
+targets = torch.from_numpy(rng.integers(30, size=7))
+for T in (1.0, 3.0):
+    kl = F.kl_div((z / T).log_softmax(-1), (z_teacher / T).softmax(-1), reduction="batchmean")
+    both = 0.4 * F.cross_entropy(z, targets) + 0.6 * T**2 * kl
+    assert torch.allclose(distillation_loss(z, z_teacher, targets, 0.6, T), both)
+even, tilted = torch.zeros(1, 2), torch.tensor([[np.log(3.0), 0.0]])  # p = ½, ½ and q = ¾, ¼
+by_hand = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)
+assert np.isclose(distillation_loss(even, tilted, torch.tensor([0]), 1, 1), by_hand)
+print(f"as torch's kl_div at two temperatures, and as by hand: {by_hand:.4f} nats")
+
+# %%
+prompt = torch.from_numpy(bpe_encode(PROMPT, merges))[None]
+with torch.no_grad():
+    z_teacher, z = (model(prompt)[:, -1].double() for model in (large, small))
+q = z_teacher.softmax(-1)[0]
+print(f"the teacher after {PROMPT.decode()!r}: " + ", ".join(
+    f"{bpe_decode([i], merges).decode()!r} {q[i]:.2f}" for i in q.topk(6).indices.tolist()))
+centred = (z - z.mean()) - (z_teacher - z_teacher.mean())
+for T in TEMPERATURES:
+    (slope,) = torch.autograd.grad(
+        distillation_loss(z.requires_grad_(), z_teacher, torch.tensor([0]), 1, T), z)
+    print(f"T = {T:3}: cosine of the gradient and the difference of the logits "
+          f"{F.cosine_similarity(slope, centred).item():.2f}")
+
+# %% [markdown]
+# ### Predict first: who learns more?
+#
+# Students of width 32, 768 steps. One learns from the text alone, one also from the course's model
+# ($w = 0.9$, $T = 1$). They take the same steps on the same text, in the same order.
+#
+# (a) Which is better, and by more than the seeds scatter? (b) The teacher must read every batch
+# too. That costs three times as much as the small student's own training step. Spend these FLOPs
+# on more steps from scratch instead: who is ahead now? (c) And students of width 64 with only
+# 131,072 training tokens, read twelve times: does the teacher help more or less than with all the
+# text?
+
+# %%
+students = data.table("sweeps/distillation.csv")
+students["total"] = students.C + students.C_teacher
+for r in students[students.what != "family"].sort_values(
+        ["pool", "d_model", "n_steps", "what", "teacher", "weight", "temperature"]).itertuples():
+    source = "text alone" if not r.teacher else (
+        f"teacher {r.teacher}, w {r.weight}, T {r.temperature}")
+    print(f"width {r.d_model}, {r.n_steps:4} steps{', small text' if r.pool else '':12} seed "
+          f"{r.seed}: {source:24} loss {r.loss:.3f}, total {r.total:.2g} FLOPs")
+
+# %%
+def curve(d_model: int, teacher: int, x: str):
+    """x and loss of the students of a width, seed 0, whole text, w = 0.9 and T = 1 if taught."""
+    rows = students[(students.d_model == d_model) & (students.pool == 0) & (students.seed == 0)
+                    & (students.teacher == teacher) & students.weight.isin((0, 0.9))
+                    & (students.temperature == 1)].sort_values("n_steps")
+    return rows[x], rows.loss
+
+
+axes = panels(2, "Students of width 32: alone, and taught by the course's model")
+for ax, x, unit in zip(axes, ("n_steps", "total"), ("steps", "FLOPs, teacher's passes counted"),
+                       strict=True):
+    for teacher, style, name in ((0, "o-", "text alone"), (128, "s--", "teacher of width 128")):
+        ax.plot(*curve(32, teacher, x), style, label=name)
+    label(ax, unit, "held-out loss (nats/token)", "equal " + unit.split(",")[0], log="x")
+
+# %% [markdown]
+# **Reading.** (a) At equal steps (left) the taught student is ahead everywhere. With 768 steps the
+# lead is more than three times the difference between two seeds. It shrinks as the steps grow:
+# what the teacher tells, the text tells too, only later. A smaller $w$, or $T = 2$, helped less
+# here; both differences are of the seeds' size. So is that between the two teachers. The stronger
+# one has a slightly lower loss and costs nearly eight times the FLOPs.
+#
+# (b) At equal *total* FLOPs (right) the order turns round. The first taught student costs as much
+# as 3,072 steps alone, and those end far lower. Distillation is no cheap training. It pays when
+# the teacher's work is done already or shared by many students, or when text is scarce:
+#
+# (c) With the small text the student alone is much worse than with the whole text. The taught one
+# is as good as the student that had the whole text to itself. The teacher has read it all, and its
+# probabilities carry some of that over. So the teacher helps more when there is less text.
+#
+# ## 6 · One axis for the levers (K16)
+#
+# **The claim:** "Scaling is compute, quality data and better compression." Chapter 10 tested the
+# data part. *The experiment* for compression: four comparisons, each with one thing held equal.
+# 8-bit weights against an fp32 model of the same bytes; pruned weights against a dense model of
+# the same bytes, where pruning does best; a teacher at equal steps; a teacher at equal total
+# FLOPs.
+
+# %% tags=["verdict"]
+def best_dense(most_bytes: float, forms: tuple) -> float:
+    """Lowest loss of a dense model in these formats with at most so many bytes."""
+    return stack[(stack.density == 1) & (stack.bytes <= most_bytes)
+                 & stack.format.isin(forms)].loss.min()
+
+
+row = stack.set_index(["d_model", "density", "format"])
+fp32_gain = row.loss[64, 1, "fp32"] - best_dense(row.bytes[64, 1, "fp32"], ("int8",))
+prune_gain = max(best_dense(r.bytes, ("int8", "int4")) - r.loss  # where pruning does best
+                 for r in stack[(stack.density < 1) & (stack.format != "fp32")].itertuples())
+alone, taught = (curve(32, teacher, "total") for teacher in (0, 128))
+steps_gain = alone[1].iloc[0] - taught[1].iloc[0]  # after 768 steps each
+flops_gain = np.interp(np.log(taught[0].iloc[0]), np.log(alone[0]), alone[1]) - taught[1].iloc[0]
+helps = [gain > 0 for gain in (fp32_gain, prune_gain, steps_gain, flops_gain)]
+verdict("K16", holds=None if len(set(helps)) == 2 else bool(helps[0]),
+        measured=f"at equal training FLOPs, 8-bit weights gain {fp32_gain:.3f} nats per token "
+        f"over an fp32 model of the same bytes; pruned weights lose {-prune_gain:.3f} to a smaller "
+        f"dense model. A teacher gains {steps_gain:.2f} at equal steps, but loses "
+        f"{-flops_gain:.2f} to longer training if its passes are counted. It depends on the kind "
+        "of compression, and on what is held equal", fp32_gain=fp32_gain,
+        prune_gain=prune_gain, steps_gain=steps_gain, flops_gain=flops_gain)
+
+# %% [markdown]
+# ## Exercises
+#
+# Write the function, run its cell, then the check below it. `hint("13.1")` gives a hint, called
+# again a second one; `solution("13.1")` shows ours. The first is read off the figure "Model and
+# text together".
+
+# %% tags=["exercise"]
+def paying_length():
+    """Length of text, in bytes, from which the small int8 model and its file together beat bz2."""
+    return NotImplemented
+
+# %% tags=["exercise-check"]
+check("13.1", paying_length)
+# hint("13.1")
+# solution("13.1")
+
+# %% tags=["exercise"]
+def code_length(p, tokens):
+    """Bits that an ideal coder needs for all tokens (n,), where p[i] (vocab,) predicts token i."""
+    return NotImplemented
+
+# %% tags=["exercise-check"]
+check("13.2", code_length)
+# hint("13.2")
+# solution("13.2")
+
+# %% tags=["exercise"]
+def interval_of(symbols, p):
+    """(low end, width) of the part of [0, 1) for `symbols`, each drawn with probabilities p.
+
+    symbols: a list of 0, 1, …; p: a list of floats, the same for each symbol. Do not call the
+    function of section 1: build the interval yourself.
+    """
+    return NotImplemented
+
+# %% tags=["exercise-check"]
+check("13.3", interval_of)
+# hint("13.3")
+# solution("13.3")
+
+# %% tags=["exercise"]
+def break_even(model_bytes, bpb, bpb_rival):
+    """Length n of text, in bytes, from which on model and file together are the shorter ones.
+
+    The model compresses to `bpb` bits per byte, the rival, which needs no model, to `bpb_rival`.
+    Return np.inf if no text is long enough.
+    """
+    return NotImplemented
+
+# %% tags=["exercise-check"]
+check("13.4", break_even)
+# hint("13.4")
+# solution("13.4")
+
+# %% tags=["exercise"]
+def soft_gradient(z, z_teacher, temperature):
+    """Gradient in z of T² KL(softmax(z_teacher/T) ‖ softmax(z/T)), for one token.
+
+    z and z_teacher are numpy arrays (vocab,). Derive it, then write it down without autograd.
+    """
+    return NotImplemented
+
+# %% tags=["exercise-check"]
+check("13.5", soft_gradient)
+# hint("13.5")
+# solution("13.5")
+
+# %% [markdown]
+# ## Play: how much text pays for a model?
+#
+# Choose a packed model and drag the length of the text. First guess where it passes bz2, and where
+# it passes xz that has read the training text.
+
+# %% tags=["widget"]
+def balance(length, name):
+    row, size = codec.loc[name], length / 8
+    total = row.model_bytes + row.bpb * size
+    best = codec.bpb[["gzip -9", "xz -9e", "bz2 -9"]].idxmin()
+    ahead = "the model" if total < codec.bpb[best] * size else best
+    drawn = [series("dash", LENGTHS[[0, -1]], [codec.bpb[rival]] * 2, rival, number)
+             for number, rival in enumerate(("gzip -9", "xz -9e", "bz2 -9", "xz -9e primed"))]
+    drawn += [series("line", LENGTHS, 8 * row.model_bytes / LENGTHS + row.bpb, name, 4),
+              series("points", [length], [8 * total / length], "your text", 8)]
+    return picture(drawn, "length of the text (bytes)", "bits per byte, model counted", (1e4, 1e9),
+                   (1, 4), "Model and text together", log="x",
+                   text=f"{length / 1e6:.3g} MB of text: {name} with the model "
+                        f"{total / 1e6:.3g} MB, {best} "
+                        f"{codec.bpb[best] * size / 1e6:.3g} MB; {ahead} is ahead")
+
+
+explore(balance,
+        length=FloatLogSlider(1e6, base=10, min=4, max=9, step=0.05, description="text (bytes)"),
+        name=Dropdown(options=list(codec.index[codec.model_bytes > 0]), value="gpt_small int8",
+                      description="packed model"))
+
+# %% [markdown]
+# ## Recap
+#
+# - $-\log_2 p$ is a length. A loss in nats per token, over $\ln 2$, is the size of a file, and
+#   arithmetic coding reaches it.
+# - The receiver must compute the same predictions: same shapes, same steps, and a check.
+# - Count the model. A text must be long enough to pay for it; quantising brings that length down.
+# - Zeros save nothing until they are coded. Entropy coding reaches the entropy of the codes.
+# - A teacher helps a student most when text or steps are few. At equal total FLOPs, training longer
+#   was better here.
+#
+# **Limits.** One kind of text, small models, one family of teachers, one or two seeds. No student
+# was trained to its end. The files can be read only where the arithmetic is the same, so as an
+# archive format this is a demonstration.
+#
+# **To read.** Shannon, *A mathematical theory of communication* (1948); MacKay, *Information
+# Theory, Inference, and Learning Algorithms*, chapters 4 to 6; Hinton, Vinyals & Dean 2015;
+# Busbridge et al. 2025 on a scaling law of distillation, and on teachers that are too strong;
+# Delétang et al. 2023, *Language modeling is compression*.
+#
+# Next: **14 · Serving and evaluation**, where the model answers requests.

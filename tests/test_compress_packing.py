@@ -24,7 +24,7 @@ def codes_of(draw):
     return n_bits, torch.tensor(values, dtype=torch.int8)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(codes_of())
 def test_codes_of_any_width_and_number_come_back_from_their_bytes(drawn):
     n_bits, codes = drawn
@@ -36,7 +36,7 @@ def test_codes_of_any_width_and_number_come_back_from_their_bytes(drawn):
     assert bytes(packed.tolist()) == whole.to_bytes(len(packed), "little")
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.integers(-8, 7), max_size=70))
 def test_int4_packs_two_codes_to_a_byte_as_pack_bits_does(values):
     codes = torch.tensor(values, dtype=torch.int8)

@@ -71,28 +71,25 @@ def follow_point(bits, n_symbols, predict):
 def encode_integers(codes):
     """Bytes (uint8) of int8 codes of any shape: their histogram, then a range coder's output.
 
-    4 bytes each for the number of codes and their CRC-32, 2 for the smallest and largest, 2 for
-    each count between (in units of the largest count / 65535), then the coder's words. Raises
+    4 bytes of a CRC-32 of the rest, 4 for the number of codes, 2 for the smallest and largest, 2
+    for each count between (in units of the largest count / 65535), then the coder's words. Raises
     TypeError for another dtype.
     """
     codes = np.asarray(codes)
     if codes.dtype != np.int8:
         raise TypeError(f"expected int8 codes, got {codes.dtype}")
-    raw = codes.tobytes()
-    head = struct.pack("<II", codes.size, zlib.crc32(raw))
-    if not codes.size:
-        return np.frombuffer(head, dtype=np.uint8)
-    low, high = int(codes.min()), int(codes.max())
-    symbols = codes.ravel().astype(np.int32) - low
-    counts = np.bincount(symbols)
-    counts = (-(-counts * 65535 // counts.max())).astype("<u2")  # rounded up: none becomes 0
-    words = b""
-    if len(counts) > 1:  # a single value needs no bits
-        coder = constriction.stream.queue.RangeEncoder()
-        coder.encode(symbols, _histogram_model(counts))
-        words = coder.get_compressed().astype("<u4").tobytes()
-    head += struct.pack("<bb", low, high) + counts.tobytes()
-    return np.frombuffer(head + words, dtype=np.uint8)
+    body = struct.pack("<I", codes.size)
+    if codes.size:
+        low, high = int(codes.min()), int(codes.max())
+        symbols = codes.ravel().astype(np.int32) - low
+        counts = np.bincount(symbols)
+        counts = (-(-counts * 65535 // counts.max())).astype("<u2")  # rounded up: none becomes 0
+        body += struct.pack("<bb", low, high) + counts.tobytes()
+        if low < high:  # a single value needs no bits
+            coder = constriction.stream.queue.RangeEncoder()
+            coder.encode(symbols, _histogram_model(counts))
+            body += coder.get_compressed().astype("<u4").tobytes()
+    return np.frombuffer(struct.pack("<I", zlib.crc32(body)) + body, dtype=np.uint8)
 
 
 def decode_integers(packed):
@@ -101,29 +98,20 @@ def decode_integers(packed):
     Raises ValueError for bytes that are truncated, altered or of something else.
     """
     raw = np.asarray(packed, dtype=np.uint8).tobytes()
-    fault = ValueError(f"{len(raw)} bytes that encode_integers did not write: truncated or altered")
-    if len(raw) < 8:
-        raise fault
-    n, crc = struct.unpack_from("<II", raw)
-    codes = np.zeros(0, dtype=np.int8)
-    if len(raw) > 8:
-        low, high = struct.unpack_from("<bb", raw, 8) if len(raw) >= 10 else (1, 0)
-        end = 10 + 2 * (high - low + 1)
-        counts = np.frombuffer(raw[10:end], "<u2") if 10 < end <= len(raw) else np.zeros(0)
-        if not counts.any() or (len(raw) - end) % 4 or n > 2**31:
-            raise fault
-        symbols = np.zeros(n, dtype=np.int32) if len(counts) == 1 else None
-        if symbols is None:
-            words = np.frombuffer(raw[end:], "<u4").astype(np.uint32)
-            try:
-                coder = constriction.stream.queue.RangeDecoder(words)
-                symbols = coder.decode(_histogram_model(counts), n)
-            except AssertionError:  # words that this histogram cannot have made
-                raise fault from None
-        codes = (symbols + low).astype(np.int8)
-    if len(codes) != n or zlib.crc32(codes.tobytes()) != crc:
-        raise fault
-    return codes
+    if len(raw) < 8 or zlib.crc32(raw[4:]) != struct.unpack_from("<I", raw)[0]:
+        raise ValueError(f"{len(raw)} bytes that encode_integers did not write: truncated or "
+                         "altered")
+    (n,) = struct.unpack_from("<I", raw, 4)
+    if not n:
+        return np.zeros(0, dtype=np.int8)
+    low, high = struct.unpack_from("<bb", raw, 8)
+    if low == high:
+        return np.full(n, low, dtype=np.int8)
+    end = 10 + 2 * (high - low + 1)
+    words = np.frombuffer(raw[end:], "<u4").astype(np.uint32)
+    coder = constriction.stream.queue.RangeDecoder(words)
+    symbols = coder.decode(_histogram_model(np.frombuffer(raw[10:end], "<u2")), n)
+    return (symbols + low).astype(np.int8)
 
 
 def _histogram_model(counts: np.ndarray):

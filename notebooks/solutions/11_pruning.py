@@ -7,13 +7,14 @@ from helpers.exercises import IN_PLACE, exercise
 
 @exercise(
     "11.1",
-    tests="the density at which both files have the same size",
+    tests="the density at which both take the same number of bytes",
     hints=("Find the crossing of the int32 curve with the black line, and read the density below.",
-           "Four bytes for each weight of the dense file; how many for each kept weight in CSR?"),
+           "Four bytes for each weight of the dense matrix; how many for each kept weight in CSR?"),
     cases=((),),
     wrong={
         "A single zero saves nothing: each kept weight costs its column too.": lambda: 1.0,
-        "That is the crossing of the other curve, with one byte for each column.": lambda: 0.785,
+        "That is the crossing of the other curve, with one or two bytes for each column.":
+            lambda: 0.745,
         "A kept weight costs 4 + 4 bytes instead of 4: twice as much, not four times.":
             lambda: 0.25,
         "A tenth is where a sparse kernel may begin to be fast. Bytes pay much earlier.":
@@ -23,13 +24,47 @@ from helpers.exercises import IN_PLACE, exercise
     rtol=0.04,
 )
 def break_even_density():
-    """The density (0 … 1) at which the CSR file with int32 columns is as large as the dense."""
-    n, rows = 4 * 12 * 64**2, 4 * (3 * 64 + 64 + 4 * 64 + 64)  # weights and rows of the blocks
+    """The density (0 … 1) at which CSR with int32 columns takes as many bytes as dense."""
+    n, rows = 4 * 12 * 128**2, 4 * (3 * 128 + 128 + 4 * 128 + 128)  # weights, rows of the blocks
     return (4 * n - 4 * rows) / ((4 + 4) * n)  # dense bytes = value, column, and row starts
+
+
+def _sparse(seed, shape, density):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal(shape) * (rng.random(shape) < density)
 
 
 @exercise(
     "11.2",
+    tests="four arrays, one of a size that is no multiple of 8, one without a zero, one all zeros",
+    hints=("How many bits does the bitmap have: one for each weight, or for each non-zero weight?",
+           "Bytes of n bits: n divided by 8, rounded up. The values come on top, 4 bytes each."),
+    cases=((_sparse(0, (5, 7), 0.4),), (_sparse(1, (16, 8), 0.5),), (_sparse(2, (3, 3), 2),),
+           (np.zeros((4, 9)),)),
+    wrong={
+        "A bit, not a byte, says whether a weight is there: divide by 8.":
+            lambda w: 4 * np.count_nonzero(w) + w.size,
+        "The last byte counts even if it is part empty: round up.":
+            lambda w: 4 * np.count_nonzero(w) + w.size // 8,
+        "The bitmap needs a bit for each weight, zero or not, to say where the zeros are.":
+            lambda w: 4 * np.count_nonzero(w) + -(-np.count_nonzero(w) // 8),
+        "Only the non-zero values are stored: these are the bytes with all of them.":
+            lambda w: 4 * w.size + -(-w.size // 8),
+        "Those are the values alone. The bitmap comes on top.":
+            lambda w: 4 * np.count_nonzero(w),
+        "That is the bitmap alone. The values come on top, four bytes each.":
+            lambda w: -(-w.size // 8),
+        "That counts the zeros; the weights that are *not* zero are stored.":
+            lambda w: 4 * np.count_nonzero(w == 0) + -(-w.size // 8),
+    },
+)
+def bitmap_bytes(w):
+    """Bytes of w as a bitmap and values: one bit per weight, four bytes per non-zero weight."""
+    return 4 * np.count_nonzero(w) + -(-w.size // 8)
+
+
+@exercise(
+    "11.3",
     tests="four schedules; each stage keeps the same share and the last reaches the final density",
     hints=("If each stage keeps the share r of what is left, what is left after k stages?",
            "r to the power n_stages is `final`."),
@@ -101,7 +136,7 @@ def _weights(seed, *shape):
 
 
 @exercise(
-    "11.3",
+    "11.4",
     tests="four matrices, Gaussian and heavy-tailed, and four budgets",
     hints=("In which order does magnitude pruning remove weights, and what does each cost?",
            "Sort w², take the cumulative sum, and count the entries within budget × total."),
@@ -174,7 +209,7 @@ def _neuron(seed, n, p):
 
 
 @exercise(
-    "11.4",
+    "11.5",
     tests="four neurons with correlated inputs; w[j] is 0 and the outputs are closest",
     hints=("Set the derivative of δᵀHδ + 2λ(w_j + δ_j) to zero: δ = −λ H⁻¹ u, with u the unit "
            "vector of j.",

@@ -19,6 +19,29 @@ def predictions(seed, n=6, vocab=5):
 
 @exercise(
     "13.1",
+    tests="between 4 and 5 million bytes, within what can be read off the figure",
+    hints=("Find the horizontal line of bz2 and the falling curve of the small model with int8.",
+           "They cross a little beyond the middle between 10^6 and 10^7 bytes. The unit is bytes."),
+    cases=((),),
+    rtol=0.15,
+    wrong={
+        "That is where the curve crosses gzip's line. The rival asked for is bz2.":
+            lambda: 8 * 273_216 / (2.6595 - 1.4305),
+        "There int8 crosses xz's line, or int4 that of bz2. Asked for: int8 and bz2.":
+            lambda: 8 * 273_216 / (2.1727 - 1.4305),
+        "That is in millions of bytes: return bytes.":
+            lambda: 8 * 0.273_216 / (1.9299 - 1.4305),
+        "That is where it crosses the line of xz that has read the training text (primed).":
+            lambda: 8 * 273_216 / (1.7659 - 1.4305),
+    },
+)
+def paying_length():
+    """Length of text, in bytes, from which the small int8 model and its file together beat bz2."""
+    return 8 * 273_216 / (1.9299 - 1.4305)
+
+
+@exercise(
+    "13.2",
     tests="four texts, one of them certain, one of a single token",
     hints=("The token that came at place i has the probability p[i, tokens[i]].",
            "p[np.arange(len(tokens)), tokens] picks them all. Then −log₂, and the sum."),
@@ -57,7 +80,7 @@ def shrink(symbols, p, order=1, inclusive=False, nested=True, ends=False):
 
 
 @exercise(
-    "13.2",
+    "13.3",
     tests="four messages, among them one symbol and a run of equal ones",
     hints=("A symbol s keeps the part from p[0] + … + p[s−1], of length p[s], of what is left.",
            "In each step: low += width · sum(p[:s]), then width *= p[s]. In this order."),
@@ -83,9 +106,9 @@ def interval_of(symbols, p):
 
 
 @exercise(
-    "13.3",
+    "13.4",
     tests="a packed model that pays late, one that pays early, one that never pays (infinity)",
-    hints=("With the model the total is M + n·bpb/8 bytes; without it n·bpb_rival/8. Set them equal.",
+    hints=("With the model the total is M + n·bpb/8 bytes; without it n·bpb_rival/8. Equate them.",
            "n = 8 M / (bpb_rival − bpb). If the model's bpb is not smaller, no n is long enough."),
     cases=((160_000, 1.45, 2.1), (3_000_000, 1.4, 1.5), (5_000, 0.9, 2.0), (1000, 2.2, 2.0)),
     wrong={
@@ -118,7 +141,7 @@ def logits(seed, temperature, vocab=6):
 
 
 @exercise(
-    "13.4",
+    "13.5",
     tests="T = 1, 2, 5 and 50: T (softmax(z/T) − softmax(z_t/T)), which sums to zero",
     hints=("Only −Σ q log p depends on z. Its derivative in z/T is p − q, where q sums to 1.",
            "The chain rule gives 1/T, the factor T² stands in front: T (p − q) is left."),
@@ -146,25 +169,3 @@ def logits(seed, temperature, vocab=6):
 def soft_gradient(z, z_teacher, temperature):
     """Gradient in z (vocab,) of T² KL(softmax(z_teacher/T) ‖ softmax(z/T)), for one token."""
     return temperature * (softmax(z, temperature) - softmax(z_teacher, temperature))
-
-
-@exercise(
-    "13.5",
-    tests="three pairs of student and teacher, one of them with a teacher that costs nothing",
-    hints=("A training step costs 3 forward passes: one forward, and twice that backward.",
-           "Distilled: 3 student + 1 teacher passes a step. From scratch: 3 student passes."),
-    cases=((768, 1.0, 9.2), (1536, 1.0, 1.0), (100, 2.0, 0.0)),
-    wrong={
-        "The teacher only goes forward: it is not trained, so its backward pass costs nothing.":
-            lambda n_steps, student, teacher: n_steps * (student + teacher) / student,
-        "That is what the teacher's passes pay for alone. The student's own steps come on top.":
-            lambda n_steps, student, teacher: n_steps * teacher / (3 * student),
-        "The student's step costs three forward passes, not one.":
-            lambda n_steps, student, teacher: n_steps * (1 + teacher / student),
-        "Turned round: without a teacher there are *more* steps for the same FLOPs.":
-            lambda n_steps, student, teacher: n_steps * 3 * student / (3 * student + teacher),
-    },
-)
-def steps_for_the_same(n_steps, student, teacher):
-    """Steps from scratch with the total FLOPs of `n_steps` distilled ones."""
-    return n_steps * (3 * student + teacher) / (3 * student)
