@@ -49,28 +49,24 @@
 import bz2
 import gzip
 import lzma
-import tempfile
 from bisect import bisect_right
 from fractions import Fraction
 from itertools import accumulate
 from math import ceil
-from pathlib import Path
 
 import constriction
 import numpy as np
 import torch
 import zstandard
 from ipywidgets import Dropdown, FloatLogSlider
-from scipy import stats
 from torch.nn import functional as F
 
 from helpers import corpora, data, runtime, training
 from helpers.claims import verdict
-from helpers.compress import prune
+from helpers.compress import packing, prune
 from helpers.compress.codec import START, compress, decompress, stream_lengths
 from helpers.compress.course import load_model
 from helpers.compress.entropy import decode_integers, encode_integers, pack_model, unpack_model
-from helpers.compress.packing import save_quantized
 from helpers.compress.quantize import Quantized, quantize_state
 from helpers.exercises import check, hint, solution
 from helpers.models import GPT, GPTConfig, KVCache, probabilities
@@ -285,6 +281,7 @@ print(f"{len(SENTENCE)} bytes cost {bits.sum():.0f} bits, or {bits.sum() / len(S
 ax.bar(range(len(ids)), bits, color=COLORS[0])
 ax.axhline(bits.mean(), color="k", ls="--", label="mean: the cross-entropy of this sentence")
 ax.set_xticks(range(len(ids)), [bpe_decode([i], merges).decode() for i in ids], rotation=60)
+ax.set_ylim(0, 15)
 label(ax, "token", "−log₂ p (bits)")
 
 # %% [markdown]
@@ -376,9 +373,9 @@ def entropy(counts):
 # %% tags=["check"]
 drawn = np.clip(rng.normal(0, 2, 20_000).round(), -7, 7).astype(np.int8)
 counts = np.bincount(drawn.astype(int) + 7)
-assert np.isclose(entropy(counts), stats.entropy(counts, base=2))
-assert entropy([5, 0, 0]) == 0
-assert entropy([1] * 16) == 4
+reference = torch.special.entr(torch.from_numpy(counts / counts.sum())).sum() / np.log(2)
+assert np.isclose(entropy(counts), reference)
+assert (entropy([5, 0, 0]), entropy([1] * 16)) == (0, 4)
 assert np.array_equal(decode_integers(encode_integers(drawn)), drawn)
 print(f"20,000 integers from −7 to 7: entropy {entropy(counts):.2f} bits each, "
       f"coded in {8 * len(encode_integers(drawn)) / len(drawn):.2f}, packed as int4 in 4")
@@ -404,9 +401,8 @@ loss |= {name + " int4": held_out_loss(unpack_model(blob)[0].state_dict())
          for name, blob in coded.items()}
 
 # %%
-with tempfile.TemporaryDirectory() as folder:
-    save_quantized(codes["dense"], file := Path(folder) / "int4.safetensors")
-    int4_bytes = file.stat().st_size
+int4_bytes = sum(len(packing.pack_bits(w.codes, w.n_bits)) + 2 * w.scale.numel()  # fp16 scales
+                 for w in codes["dense"].values() if isinstance(w, Quantized))
 fp32_bytes = data.path(LARGE).stat().st_size
 for stage, size, nats in (
         ("fp32", fp32_bytes, loss["fp32"]),
@@ -452,12 +448,13 @@ runs = runs[runs.n_streams.isin((1, N_STREAMS))]
 runs["name"] = (runs.what + " " + runs.format).str.strip()
 codec = runs.set_index("name")
 assert (codec[codec.bound > 0].bytes / codec[codec.bound > 0].bound < 1.005).all()
-bz2_bpb = codec.bpb["bz2 -9"]
 for name, row in codec.iterrows():
-    pays = 8 * row.model_bytes / (bz2_bpb - row.bpb) / 1e6
-    print(f"{name:>14}: {row.bpb:.3f} bits per byte" + (
-        f", model {row.model_bytes / 1e3:.0f} kB, together shorter than bz2 from {pays:.2g} MB on"
-        if row.model_bytes else ""))
+    print(f"{name:>14}: {row.bpb:.3f} bits per byte", end="")
+    if row.model_bytes:
+        pays = 8 * row.model_bytes / (codec.bpb["bz2 -9"] - row.bpb) / 1e6
+        print(f", model {row.model_bytes / 1e3:.0f} kB, with it shorter than bz2 from "
+              f"{pays:.2g} MB on", end="")
+    print()
 
 # %%
 (ax,) = panels(title="Model and text together", height=4.2)
@@ -471,7 +468,7 @@ ax.set_ylim(1, 4)
 label(ax, "length of the text (bytes)", "bits per byte, model counted", log="x")
 
 # %%
-paper = data.table("published/deletang_table1.csv").drop_duplicates("compressor", keep="last")
+paper = data.table("published/deletang_table1.csv").drop_duplicates("compressor")
 paper = paper.set_index("compressor").loc[list(PUBLISHED)]
 for name, row in paper.iterrows():
     print(f"{name:>16}: {row.raw_enwik9_pct:5.1f} % of 1 GB of Wikipedia, "
@@ -480,7 +477,8 @@ for name, row in paper.iterrows():
 # %% [markdown]
 # **Reading.** If the model is free, each GPT row is far below all general compressors, xz primed
 # included. With the model's bytes counted, none of them pays at the black line, the length of our
-# text. The printed crossings with bz2 lie at several million bytes. Quantising to int8 divides the
+# text. The printed
+# crossings with bz2 begin at about three million bytes. Quantising to int8 divides the
 # model's bytes by about four and leaves the bits per byte as they were; with int4 the curve starts
 # lower and ends a little higher. The larger model predicts somewhat better, but its bytes take
 # longer to pay.
@@ -517,19 +515,21 @@ for name, rows in stack.groupby("model", sort=False):
 for number, (name, rows) in enumerate(stack.groupby("model", sort=False)):
     style = "s--" if "pruned" in name else "o-"
     ax.plot(rows.bytes / 1e3, rows.loss, style, color=COLORS[number], label=name)
-ax.annotate("right to left: fp32, int8, int4", (0.3, 0.93), xycoords="axes fraction")
-label(ax, "bytes of the file (kB)", "held-out loss (nats/token)", log="x")
+label(ax, "bytes of the file (kB)", "held-out loss (nats/token)",
+      "on each line, right to left: fp32, int8, int4", log="x")
 
 # %% [markdown]
 # **Reading.** Follow one line from right to left. From fp32 to int8 it is flat: four times fewer
-# bytes, and hardly any loss. To int4 it bends up. So the best 8-bit models beat every fp32 model
-# of the same bytes, and that is the gain of compression here.
+# bytes, and hardly any loss. To int4 it bends up. So
+# width 96 in int8 is half as long as width 64 in fp32, and far better: that is the gain of
+# compression here. To go on to 4 bits pays less: width 128 in int4 is as long as width 96 in int8,
+# and worse. (Rounded to nearest here. Chapter 12 has better ways.)
 #
-# Pruning is another matter. For each pruned file there is a dense one that is smaller *and* better:
-# at equal training FLOPs the narrower model of width 96 saw more text, and that was worth more than
-# the pruned weights. It beats even the dense model of width 128 that was trained just as it is. The
-# course's model was too large for its budget (chapter 09), so starting from it cost something. With
-# a base model that is given for nothing the question would be another one.
+# Pruning is another matter. For each pruned file there is a dense one that is smaller *and*
+# better: at equal training FLOPs the narrower model of width 96 saw more text, and that was worth
+# more than the pruned weights. It beats even the dense model of width 128 that was trained just as
+# it is. So 128 was too wide for this budget (chapter 09), and to start from it cost something.
+# With a base model that is given for nothing the question would be another one.
 #
 # ## 5 · Distillation
 #
@@ -599,8 +599,8 @@ for T in TEMPERATURES:
 # %%
 students = data.table("sweeps/distillation.csv")
 students["total"] = students.C + students.C_teacher
-for r in students[students.what != "family"].sort_values(
-        ["pool", "d_model", "n_steps", "what", "teacher", "weight", "temperature"]).itertuples():
+for r in students[students.d_model <= 64].sort_values(
+        ["pool", "d_model", "n_steps", "teacher", "weight", "temperature"]).itertuples():
     source = "text alone" if not r.teacher else (
         f"teacher {r.teacher}, w {r.weight}, T {r.temperature}")
     print(f"width {r.d_model}, {r.n_steps:4} steps{', small text' if r.pool else '':12} seed "
@@ -624,7 +624,7 @@ for ax, x, unit in zip(axes, ("n_steps", "total"), ("steps", "FLOPs, teacher's p
 
 # %% [markdown]
 # **Reading.** (a) At equal steps (left) the taught student is ahead everywhere. With 768 steps the
-# lead is more than three times the difference between two seeds. It shrinks as the steps grow:
+# lead is about three times the difference between the two seeds. It shrinks as the steps grow:
 # what the teacher tells, the text tells too, only later. A smaller $w$, or $T = 2$, helped less
 # here; both differences are of the seeds' size. So is that between the two teachers. The stronger
 # one has a slightly lower loss and costs nearly eight times the FLOPs.

@@ -63,37 +63,6 @@ def bitmap_bytes(w):
     return 4 * np.count_nonzero(w) + -(-w.size // 8)
 
 
-@exercise(
-    "11.3",
-    tests="four schedules; each stage keeps the same share and the last reaches the final density",
-    hints=("If each stage keeps the share r of what is left, what is left after k stages?",
-           "r to the power n_stages is `final`."),
-    cases=((0.1, 4), (0.5, 1), (0.25, 2), (0.02, 7)),
-    wrong={
-        "These steps are equal differences; each stage should keep an equal *share*.":
-            lambda final, n_stages: 1 - (1 - final) * np.arange(1, n_stages + 1) / n_stages,
-        "Off by one: density 1 is the state before the first stage, and `final` must be reached.":
-            lambda final, n_stages: final ** (np.arange(n_stages) / n_stages),
-        "The list begins with 1, the state before the first stage; begin after the first cut.":
-            lambda final, n_stages: np.geomspace(1, final, n_stages),
-        "Each stage keeps the share `final` here, so all stages together keep far less.":
-            lambda final, n_stages: final ** np.arange(1, n_stages + 1.0),
-        "That is the sparsity; the density is asked.":
-            lambda final, n_stages: 1 - final ** (np.arange(1, n_stages + 1) / n_stages),
-        "In the wrong order: density falls from stage to stage.":
-            lambda final, n_stages: final ** (np.arange(n_stages, 0, -1) / n_stages),
-        "That is the share kept at one stage; the densities are its powers.":
-            lambda final, n_stages: np.full(n_stages, final ** (1 / n_stages)),
-    },
-)
-def geometric_densities(final, n_stages):
-    """Densities after each of n_stages, ending at `final`, each the same share of the last.
-
-    Before the first stage the density is 1. Returns an array of shape (n_stages,).
-    """
-    return final ** (np.arange(1, n_stages + 1) / n_stages)
-
-
 def _by_magnitude(w, budget):
     sizes = np.sort(np.abs(w), axis=None)
     return np.mean(np.cumsum(sizes) <= budget * sizes.sum())
@@ -136,7 +105,7 @@ def _weights(seed, *shape):
 
 
 @exercise(
-    "11.4",
+    "11.3",
     tests="four matrices, Gaussian and heavy-tailed, and four budgets",
     hints=("In which order does magnitude pruning remove weights, and what does each cost?",
            "Sort w², take the cumulative sum, and count the entries within budget × total."),
@@ -209,7 +178,7 @@ def _neuron(seed, n, p):
 
 
 @exercise(
-    "11.5",
+    "11.4",
     tests="four neurons with correlated inputs; w[j] is 0 and the outputs are closest",
     hints=("Set the derivative of δᵀHδ + 2λ(w_j + δ_j) to zero: δ = −λ H⁻¹ u, with u the unit "
            "vector of j.",
