@@ -11,11 +11,12 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from family import BASE, BATCH, SEQ, TUNE, file_of, shape
+from family import BASE, BATCH, SEQ, TUNE, VOCAB, file_of, shape
 from scipy import sparse
 
 from helpers import data, ledger, runtime, training
@@ -182,9 +183,9 @@ def decoding(model: GPT):
     return step
 
 
-def rivals(d_model: int) -> dict[str, GPT]:
+def rivals(d_model: int, vocab: int = VOCAB) -> dict[str, GPT]:
     """The dense model of this width, pruned ones, and narrower dense ones; random weights."""
-    dense = GPT(shape(d_model))
+    dense = GPT(replace(shape(d_model), vocab=vocab))
     models = {"dense": dense} | {f"mlp {a:g} heads {b:g}": copy.deepcopy(dense) for a, b in THIN}
     for a, b in THIN:
         thin(models[f"mlp {a:g} heads {b:g}"], a, b)
@@ -192,21 +193,26 @@ def rivals(d_model: int) -> dict[str, GPT]:
     p.apply_mask(models["half masked"], p.layer_mask(p.matrices(dense), 0.5))
     models["2:4 masked"] = copy.deepcopy(dense)
     p.apply_mask(models["2:4 masked"], p.nm_mask(p.matrices(dense), 2, 4))
-    if d_model == 128:
+    if d_model == 128 and vocab == VOCAB:
         models |= {f"width {d}": GPT(shape(d)) for d in (96, 64, 48, 32)}
     return models
 
 
 def jobs_of(d_model: int) -> dict[str, dict]:
-    """What is timed at this width: batches, single tokens, and one matrix alone."""
+    """What is timed at this width: batches, single tokens, batches of bytes, one matrix alone.
+
+    With bytes for tokens (vocab 256) the head, which no pruning touches, is a quarter as large.
+    """
     models, rng = rivals(d_model), np.random.default_rng(0)
-    tokens = torch.from_numpy(rng.integers(0, 1024, (BATCH, SEQ)))
+    tokens = torch.from_numpy(rng.integers(0, 256, (BATCH, SEQ)))
     x = rng.standard_normal((d_model, BATCH * SEQ), dtype=np.float32)
     up, columns = models["dense"].blocks[0].up.weight.detach(), torch.from_numpy(x)
     csr = {d: sparse.csr_matrix(up.numpy() * p.layer_mask({"up": up}, d)["up"].numpy())
            for d in (0.5, 0.2, 0.1, 0.05)}
     return {"batch": {name: lambda m=m: m(tokens) for name, m in models.items()},
             "token": {name: decoding(m) for name, m in models.items()},
+            "batch of bytes": {name: lambda m=m: m(tokens)
+                               for name, m in rivals(d_model, 256).items()},
             "matrix": {"dense": lambda: up @ columns} | {
                 f"CSR {d:g}": lambda w=w: w @ x for d, w in csr.items()}}
 
