@@ -1,1 +1,1 @@
-"""Compression from its parts: `course` (models and text), `prune`, `quantize`."""
+"""Compression from its parts: pruning, quantisation, distillation, entropy coding; see README."""
