@@ -63,7 +63,7 @@ from scipy.stats import norm
 from sklearn.datasets import load_breast_cancer
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from helpers import data, privacy, text, training
+from helpers import data, privacy, runtime, text, training
 from helpers.claims import verdict
 from helpers.classification import wilson_interval
 from helpers.compress import course
@@ -71,12 +71,11 @@ from helpers.data import TokenBatches, bits_per_byte
 from helpers.exercises import check, hint, solution
 from helpers.plots import interval, label, panels
 from helpers.regression import standardise
-from helpers.runtime import setup
 from helpers.text import PIECE, PRIME
 from helpers.widgets import explore, picture, series
 
 # %% tags=["config"]
-rng = setup(seed=5)
+rng = runtime.setup(seed=5)
 N_SHUFFLES, HOLES = 20, 12  # orders of the speeches for Heaps' law; blanked table entries
 N_PASSAGES, N_COPIES = 1500, 100  # passages; planted copies per edit rate
 EDIT_RATES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2)  # share of words replaced in a copy

@@ -134,6 +134,8 @@ SIDES = {  # (chapter, claim): verdict, and what must be so of the stored figure
                     and f["change_8kB"] > 0.5),
     ("10", "K16"): ("it depends", lambda f: f["noise_30"] > f["halved_tokens"] > 0.1
                     > f["repeats_16"] > -0.1),
+    ("13", "K16"): ("it depends", lambda f: f["fp32_gain"] > 0.05 and f["prune_gain"] < 0
+                    and f["steps_gain"] > 0.1 and f["flops_gain"] < -0.1),
 }
 
 

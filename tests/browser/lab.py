@@ -17,7 +17,7 @@ from playwright.sync_api import Page, sync_playwright
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 HANDLE = ".widget-slider:has(.widget-label:text-is('{label}')) .noUi-handle"
-KERNEL = "window.jupyterapp.shell.currentWidget?.context?.sessionContext"
+KERNEL = "window.jupyterapp?.shell.currentWidget?.context?.sessionContext"
 QUIET = {  # no news pop-up; every cell is in the page, also those out of sight
     "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false}',
     "notebook-extension/tracker": '{"windowingMode": "none"}',
