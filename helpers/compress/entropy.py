@@ -132,8 +132,9 @@ def pack_model(config: GPTConfig, quantized: dict, merges: list[tuple[int, int]]
             tensors[name + ".zero"] = encode_integers(w.zero.to(torch.int8).numpy())
         else:
             tensors[name] = w.half().numpy()
-    return save(tensors, {"format": FORMAT, "config": json.dumps(asdict(config)),
-                          "sha256": _sha256(tensors)})
+    shape = json.dumps(asdict(config))
+    facts = {"format": FORMAT, "config": shape, "sha256": _sha256(shape, tensors)}
+    return save(tensors, {"facts": json.dumps(facts)})  # one entry: the order of more is random
 
 
 def unpack_model(blob: bytes) -> tuple[GPT, list[tuple[int, int]]]:
@@ -143,13 +144,15 @@ def unpack_model(blob: bytes) -> tuple[GPT, list[tuple[int, int]]]:
     """
     try:
         tensors = load(blob)
-        facts = json.loads(blob[8:8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
+        header = json.loads(blob[8:8 + int.from_bytes(blob[:8], "little")])
+        facts = json.loads(header["__metadata__"]["facts"])
+        written, shape, digest = facts["format"], facts["config"], facts["sha256"]
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"no file of pack_model: {error}") from None
-    if facts.get("format") != FORMAT or facts.get("sha256") != _sha256(tensors):
-        raise ValueError(f"format {facts.get('format')!r}, expected {FORMAT!r}; or the numbers "
+        raise ValueError(f"no file of pack_model: {type(error).__name__}: {error}") from None
+    if written != FORMAT or digest != _sha256(shape, tensors):
+        raise ValueError(f"format {written!r}, expected {FORMAT!r}; or the shape or the numbers "
                          "were altered: not as pack_model wrote them")
-    model, state = GPT(GPTConfig(**json.loads(facts["config"]))), {}
+    model, state = GPT(GPTConfig(**json.loads(shape))), {}
     for name, w in model.state_dict().items():
         if w.ndim == 2:
             codes, zero = (torch.from_numpy(decode_integers(tensors[name + end])).view(shape)
@@ -162,7 +165,8 @@ def unpack_model(blob: bytes) -> tuple[GPT, list[tuple[int, int]]]:
     return model, [tuple(pair) for pair in tensors["merges"].tolist()]
 
 
-def _sha256(tensors: dict[str, np.ndarray]) -> str:
-    parts = [f"{name} {w.dtype} {w.shape}".encode() + w.tobytes()
-             for name, w in sorted(tensors.items())]
+def _sha256(shape: str, tensors: dict[str, np.ndarray]) -> str:
+    parts = [repr(shape).encode()]
+    parts += [f"{name} {w.dtype} {w.shape}".encode() + w.tobytes()
+              for name, w in sorted(tensors.items())]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
