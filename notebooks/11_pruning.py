@@ -36,12 +36,15 @@
 # | $w$ | `w`, `weights` | a matrix, and the block matrices of the model by name | – |
 # | $d$ | `density` | share of the block weights that stay | – |
 # | $s$ | `sparsity` | share that goes: $s = 1 - d$ | – |
-# | $m$ | `mask` | true where a weight stays | – |
+# | $b$ | `mask` | 1 (true) where a weight stays, else 0 | – |
+# | $n{:}m$ | `n`, `m` | of every $m$ neighbours in a row, $n$ stay | – |
 # | $e$ | `energy` | share of $\sum w^2$ that the mask removes | – |
 # | $L$ | `loss` | held-out loss | nats/token |
 # | $\Delta L$ | `rise` | $L$ after pruning minus $L$ before | nats/token |
 # | $k$ | `curvature` | $\Delta L$ per unit of $e$ | nats/token |
+# | $H_{ii}$ | – | second derivative of the loss by weight $w_i$ | nats/token |
 # | $p$ | `exponent` | power in a law of the rise, or of the tuned loss | – |
+# | $a$, $c$ | `scale`, `offset` | factor and floor of the law of the tuned loss | nats/token |
 # | $C$ | `C` | training FLOPs, fine-tuning included | FLOP |
 
 # %% tags=["imports"]
@@ -69,14 +72,15 @@ rng = runtime.setup(seed=0)
 N_WINDOWS, SEQ = 48, 128  # the live examination: held-out windows and their length in tokens
 FIT_LOW, FIT_HIGH = 0.15, 0.4  # sparsities on which the law of magnitude pruning is fitted
 LIVE = (0.2, 0.5)  # sparsities that are measured here; the others are recorded
+SWAPPED = (0.5, 0.3, 0.2)  # densities at which one matrix of the global mask is exchanged
 RECORDED, TIMED = "sweeps/pruning.csv", "sweeps/latency_pruning.csv"
-TUNE = training.TrainConfig(lr=7e-4, n_steps=12, batch_size=8, warmup_steps=2, seed=1)
+TUNE = training.TrainConfig(lr=7e-4, n_steps=16, batch_size=8, warmup_steps=2, seed=1)
 HELD_OUT_DENSITY = 0.05  # the density law is fitted without it and must foretell it
 
 # %% [markdown]
 # ## The model and its examination
 #
-# The model is the course's GPT: four blocks of width 128, trained on 6.3 million tokens of prose.
+# The model is the course's GPT: four blocks of width 128, trained on a few million tokens of prose.
 # The examination is held-out text: whole documents that it never saw. What is measured *here* is
 # computed in float64 on a few windows, so that every machine prints the same digits. The larger
 # tables are *recorded*: `tools/grid_pruning.py` made them with the functions of this notebook, on
@@ -85,6 +89,11 @@ HELD_OUT_DENSITY = 0.05  # the density law is fitted without it and must foretel
 #
 # Only the matrices inside the blocks are pruned. The embedding stays: it is also the output head,
 # and each token needs its row.
+#
+# **The rule of this part.** A compressed model is compared with a smaller dense model that costs
+# the same. So dense *rivals* were trained on the same text: four blocks of width 96, 64 or 48. Each
+# had as many training FLOPs as the course's model *and* its later fine-tuning together. A rival is
+# small from the start, so these FLOPs buy it more steps.
 
 # %%
 model, merges = course.load_model(data.path("models/gpt_prose.safetensors"))
@@ -94,7 +103,8 @@ model = model.double()
 weights = matrices(model)
 n_weights = sum(w.numel() for w in weights.values())
 print(f"{len(weights)} matrices hold {n_weights:,} of the model's "
-      f"{sum(p.numel() for p in model.parameters()):,} weights")
+      f"{(n_all := sum(p.numel() for p in model.parameters())):,} weights "
+      f"({n_weights / n_all:.1%})")
 live_base = training.evaluate(model, windows)
 print(f"dense model: {live_base:.3f} nats/token, "
       f"{data.bits_per_byte(live_base, tokens_per_byte):.3f} bits per byte; "
@@ -114,9 +124,9 @@ print(f"dense model: {live_base:.3f} nats/token, "
 # The rule is short: a small weight matters little. So sort the weights by $|w|$ and keep the
 # largest share $d$:
 #
-# $$m_i = \big[\,|w_i| \text{ is among the } \operatorname{round}(d\,n) \text{ largest}\,\big].$$
+# $$b_i = \big[\,|w_i| \text{ is among the } \operatorname{round}(d\,N) \text{ largest}\,\big].$$
 #
-# The bracket is true or false; $n$ counts the weights.
+# The bracket is 1 if true, else 0; $N$ is the number of weights.
 #
 # Among the largest *of what*? **Global**: of all matrices together. A matrix of small weights can
 # then lose nearly everything. **Per layer**: of each matrix by itself, so each keeps the share
@@ -156,13 +166,13 @@ print("global: the mask of torch.nn.utils.prune; per layer: the same density in 
 # A trained model sits near a minimum. So the first-order effect of a small change is about zero,
 # and the second order decides. Removing weight $i$ changes it by $-w_i$:
 #
-# $$\Delta L \approx \tfrac12 \sum_{i\ \text{removed}} h_i\, w_i^2 \;\approx\; k\, e,
+# $$\Delta L \approx \tfrac12 \sum_{i\ \text{removed}} H_{ii}\, w_i^2 \;\approx\; k\, e,
 # \qquad e = \frac{\sum_{i\ \text{removed}} w_i^2}{\sum_i w_i^2}.$$
 #
-# Here $h_i$ is the curvature of the loss along $w_i$. Both steps are assumptions. The first leaves
-# out the terms of *pairs* of weights, as if they cancelled; the second says that the curvature has
-# nothing to do with the size of the weight. Then one number per mask, the removed energy $e$, gives
-# the rise.
+# Here $H_{ii}$ is the curvature of the loss along $w_i$. Both steps are assumptions. The first
+# leaves out the terms of *pairs* of weights, as if they cancelled. The second says that the
+# curvature has nothing to do with the size of the weight. Then one number per mask, the removed
+# energy $e$, gives the rise.
 #
 # Now the sparsity. A **random** mask removes the share $s$ of everything, so $e = s$. A
 # **magnitude** mask removes all $|w| < t$. If weights near zero are spread evenly, then
@@ -194,6 +204,7 @@ print("evenly spread weights: magnitude removes s³ of the energy, random remove
 #
 # Mask a copy of the model, take the examination; no weight is trained. First a few points here,
 # then the recorded curves. For the random control, each recorded point is the mean of three draws.
+# A rival of width $v$ has $(v / 128)^2$ of the block weights: that is its density, with no zeros.
 
 
 # %%
@@ -211,7 +222,7 @@ for s in LIVE:
 # %%
 runs = data.table(RECORDED).fillna({"detail": ""})
 here = runs[runs.d_model == 128]
-untuned = here[here.scheme == "untuned"]
+untuned, tuned = here[here.scheme == "untuned"], here[here.scheme != "untuned"]
 base = untuned.loc[untuned.method == "dense", "loss"].item()
 LABEL = {"global": "global", "layer": "per layer", "random": "random"}
 curve = {name: untuned[untuned.method == method].groupby("density").loss.mean()
@@ -224,11 +235,19 @@ wide = large.loss["layer"] - large.loss["dense", 1.0].item()
 for d in (0.5, 0.3):
     print(f"rise, per layer, density {d}: width 320 {wide[d]:.3f}, "
           f"width 128 {curve['per layer'][d] - base:.3f}")
+files = data.table("sweeps/quantization.csv")  # chapter 12's table has the dense models' files
+files = files[(files.n_windows == 500) & (files.d_model <= 128)]
+family = files[files.method == "dense"]
+rivals = family[abs(family.C / tuned.C.max() - 1) < 0.01].set_index("d_model").sort_index()
+rivals["density"] = (rivals.index / 128) ** 2
+print("dense rivals: " + ", ".join(f"density {one.density:.2f} loss {one.loss:.3f}"
+                                   for one in rivals.itertuples() if one.density < 1))
 
 # %%
 (ax,) = plots.panels(title="Loss against density, no fine-tuning")
 for (name, one), style in zip(curve.items(), ("o-", "s-", "^-"), strict=True):
     ax.plot(np.r_[1, one.index], np.r_[base, one], style, label=name, markersize=4)
+ax.plot(rivals.density, rivals.loss, "kD", markersize=5, label="dense rivals")
 ax.axhline(np.log(1024), color="black", linestyle=":", label="knowing nothing: ln 1024")
 ax.invert_xaxis()
 plots.label(ax, "density: share of block weights that stay", "held-out loss (nats/token)")
@@ -236,14 +255,19 @@ plots.label(ax, "density: share of block weights that stay", "held-out loss (nat
 # %% [markdown]
 # *Reading.* From left to right weights disappear. First comes a **plateau**: the curve is nearly
 # flat although every fifth weight is gone. Then it bends, and then it **collapses**. The random
-# control has no plateau: it rises from the first weight on. So the plateau is not a gift of the
+# control has no plateau: it rises from the smallest cut on. So the plateau is not a gift of the
 # model alone. It comes from choosing the small weights.
 #
-# The far end is no law at all. A broken model can be *worse* than knowing nothing, because it is
-# wrong with confidence.
+# At the far end a broken model can be *worse* than knowing nothing. It then gives the right token,
+# on a geometric average, less than one chance in 1024.
 #
-# The last two lines are about a larger model, of width 320 and six blocks (trained on half as many
-# tokens). At the same density it loses far less: its plateau is longer.
+# The diamonds are the rivals with as many block weights; the one at density 1 is the course's model
+# with the extra steps. All lie below all three curves. But nothing here was trained after the cut.
+# Fine-tuning comes later, and then the comparison is fair.
+#
+# Two printed lines are about a larger model, of width 320 and six blocks, trained on half as many
+# tokens. At both densities it loses far less. Width, depth and tokens all differ, so we cannot say
+# which of them helps.
 #
 # ## Does the law hold?
 #
@@ -289,9 +313,9 @@ plots.label(right, "removed energy e", "rise of the loss (nats/token)", log="xy"
 # %% [markdown]
 # *Reading.* Left: nearly straight lines, so power laws over these ranges, steep for magnitude and
 # flat for random. But theory's 3 and 1 lie just below the three intervals. Which step of the theory
-# is to blame? Not the cube: see by how much the energy grows from 20 % to 40 %. It is
-# $\Delta L = k\,e$: the rise grows faster than the energy, for the random masks too. The next terms
-# of the expansion already count.
+# is to blame? The cube only a little: from 20 % to 40 % the energy grows by not much more than 8.
+# The rest is $\Delta L = k\,e$. The rise grows faster than the energy, for the random masks too. So
+# it would if the next terms of the expansion already counted; that we did not test.
 #
 # Right: against the removed energy, the magnitude masks lie near the dotted line, which was not
 # fitted to them: its height is the mean of the random masks. How near, the ratios above say. So
@@ -305,7 +329,7 @@ plots.label(right, "removed energy e", "rise of the loss (nats/token)", log="xy"
 # ## What breaks first
 #
 # By the law only the energy counts. Then a matrix cut alone would cost what its energy says. Each
-# of the 16 matrices was cut alone, to a density of 10 %, per layer.
+# of the 16 matrices was cut alone, to a density of 10 %. (`blocks.0` is the first block.)
 
 # %%
 alone = untuned[(untuned.method == "one matrix") & (untuned.density == 0.1)]
@@ -318,10 +342,14 @@ for name in (*alone.index[:3], *alone.index[-2:]):
     print(f"{name:24} rise {alone[name]:.3f} nats/token, {cost[name]:5.1f} per unit of energy")
 print(f"rise per unit of energy: {max(cost.values()) / min(cost.values()):.0f} times between the "
       "extremes")
-kept = {n: float(m.double().mean()) for n, m in magnitude_mask(weights, 0.3).items()}
-print(f"the global mask of density 0.30 keeps between {min(kept.values()):.3f} and "
-      f"{max(kept.values()):.3f} of a matrix,\n  and {kept[alone.index[0]]:.3f} of "
-      f"{alone.index[0]}")
+dear = max(cost, key=cost.get)
+print(f"dearest per unit of energy: {dear}; live losses:")
+for d in SWAPPED:
+    by_size, by_layer = magnitude_mask(weights, d), layer_mask(weights, d)
+    swapped = {**by_size, dear: by_layer[dear]}
+    print(f"density {d}: global, which keeps {by_size[dear].double().mean():.2f} of it, "
+          f"{loss_without(by_size):.3f};\n  the same with it per layer "
+          f"{loss_without(swapped):.3f}; per layer everywhere {loss_without(by_layer):.3f}")
 
 # %%
 (ax,) = plots.panels(title="Each matrix cut alone to density 0.10")
@@ -339,7 +367,11 @@ plots.label(ax, "block", "rise of the loss (nats/token)", log="y")
 # matrix by itself. The masks above mixed all matrices, and cut less deep.
 #
 # The global mask removes the least energy of all masks of its density. By the law it should win.
-# The curves say that per layer is better, clearly so from a sparsity of 0.5 on.
+# The curves say that per layer is better, clearly so from a sparsity of 0.5 on. The last lines test
+# a cause. The matrix that is dearest per unit of energy has small weights, so the global mask keeps
+# less of it than of the rest. Give this one matrix its per-layer mask, and leave the global mask
+# elsewhere. The loss falls to about that of per layer: at these densities one matrix of 16 explains
+# nearly all of the difference.
 #
 # ## A pattern that hardware likes: N of every M
 #
@@ -379,7 +411,8 @@ for detail, d, free in (("2:4", 0.5, 0.5), ("4:8", 0.5, 0.5), ("1:4", 0.25, 0.2)
 # *Reading.* The pattern costs. At the same density, free choice within each matrix keeps more
 # energy than a choice within each group of 4, and a group of 8 lies between. The gain would be
 # time, where hardware has units for it: NVIDIA's, from Ampere on, have twice the peak rate of
-# dense products with 2:4 (Mishra et al. 2021). We have no such path on the CPU. Below, the 2:4
+# dense products with 2:4 (Mishra et al. 2021). We have no such path on the CPU. And 1:4 is worse
+# here than a free choice that keeps even fewer weights. Below, the 2:4
 # model is timed as it is: dense matrices with zeros.
 #
 # ## Fine-tuning: all at once, or in stages?
@@ -410,7 +443,6 @@ print(f"density 0.30: loss {before:.1f} before, {after:.1f} after {TUNE.n_steps}
 # fit it without the lowest density, then foretell that one.
 
 # %%
-tuned = here[here.scheme != "untuned"]
 control = tuned.loc[tuned.method == "dense", "loss"].item()
 print(f"dense: {base:.3f}, with the same steps {control:.3f}")
 table = tuned[tuned.method.isin(LABEL)].pivot_table(
@@ -434,31 +466,38 @@ print(f"fitted without density {HELD_OUT_DENSITY}: p = "
       f"{y[d == HELD_OUT_DENSITY][0]:.2f}")
 
 # %%
-(ax,) = plots.panels(title="After 384 steps of fine-tuning", height=4.4)
+(ax,) = plots.panels(title="After 384 steps of fine-tuning", height=5)
 x = np.geomspace(0.05, 1)
+ax.plot(x, early.predict(x), "k--", linewidth=1, label=f"fitted without {HELD_OUT_DENSITY}")
 p = plots.interval(law.exponent, law.low, law.high, 2)
 ax.plot(x, law.predict(x), color=plots.COLORS[7], label=f"c + a d^−p, p = {p}")
-for (m, how), style in zip(table.columns, ("o", "v", "s", "D", "^", "x"), strict=False):
+for (m, how), style in zip(table.columns, ("o", "v", "s", "p", "^", "x"), strict=False):
     ax.plot(table[m, how].dropna(), style, markersize=5, label=f"{LABEL[m]}, {how}")
 ax.plot([1], [control], "k*", label="dense control")
+ax.plot(rivals.density, rivals.loss, "kD", markersize=4, label="dense rivals")
 ax.plot(curve["per layer"], "k:", label="per layer, untuned")
 ax.set_ylim(control - 0.2, 8)
 plots.label(ax, "density", "held-out loss (nats/token)", log="x")
 
 # %% [markdown]
 # *Reading.* The dotted curve is where the per-layer models started; fine-tuning takes back most of
-# the rise.
-# At the same number of steps, one-shot beats stages wherever both were run. Each stage spends a
-# quarter of the steps on a density that it then leaves, and after the last cut, the deepest one,
-# only a quarter is left. That is our reading; we did not try other shares. If each stage had the
-# full number of steps, stages would cost four times as much.
+# the rise. The diamonds, dense rivals of the same total FLOPs, lie well below the pruned models of
+# like density.
+#
+# At the same number of steps, one-shot beats stages wherever both were run. Stages spend three
+# quarters of the steps on densities that they then leave. After the last and deepest cut, only a
+# quarter is left. Its learning rates are also the lowest: over the second half of the steps the
+# schedule lets the rate fall to zero. We did not separate the two. If each stage had the full
+# number of steps, stages would cost four times as much.
+#
+# A pattern still costs more than free choice at the same density, but far less than before tuning.
 #
 # The power law with a floor does **not** stand the test. Fitted down to density 0.1 it foretells
-# a far higher loss at 0.05 than was measured, and with all points its interval is so wide that it
-# says nothing. The curve bends the other way at the low end: as in the second half of Rosenfeld's
-# transition. (Frantar et al. 2023 also put a power of the density plus a constant into their law,
-# but for models that are sparse from the start.) Here it describes the upper part at best, and ends
-# above density 0.05.
+# a far higher loss at 0.05 than was measured (dashed). With all points (grey) its interval is so
+# wide that it says little. The points bend the other way at the low end: as in the second half of
+# Rosenfeld's transition. (Frantar et al. 2023 also put a power of the density plus a constant into
+# their law, but for models that are sparse from the start.) Here the law describes the upper part
+# at best, and ends above density 0.05.
 #
 # ## Bytes: a zero is not free
 #
@@ -544,7 +583,8 @@ plots.label(ax, "density: share of block weights that stay", "bytes / dense byte
 # *Reading.* At high density CSR is *larger* than the dense matrices. The lines are straight: bytes
 # per kept weight times density, and a little for the row starts. Where a curve crosses the black
 # line is the subject of exercise 11.1. The figure counts block matrices. A file also holds the
-# embedding, which does not shrink with density: that is 14 % of this model's weights.
+# embedding, which does not shrink with density. (Recorded files are a few kB larger than the one
+# above: their headers also hold the merges of the tokeniser.)
 #
 # ## Structured pruning: matrices that really shrink
 #
@@ -626,30 +666,31 @@ NAMES = {"half masked": "half masked", "2:4 masked": "2:4 masked",
 print("speed over dense: 16 × 128 tokens at once / one token at a time")
 for name, shown in NAMES.items():
     print(f"{shown:12} " + "   ".join(
-        f"width {d}: {clock[d, 'batch', name]:.2f} / {clock[d, 'token', name]:.2f}"
-        for d in (64, 128, 320)))
-print(f"dense, width 32 (not 128): {clock[128, 'batch', 'width 32']:.2f} / "
+        f"width {v}: {clock[v, 'batch', name]:.2f} / {clock[v, 'token', name]:.2f}"
+        for v in (64, 128, 320)))
+print(f"dense of width 32 over dense of width 128: {clock[128, 'batch', 'width 32']:.2f} / "
       f"{clock[128, 'token', 'width 32']:.2f}")
-print("one matrix, width 128, CSR kernel: " + ", ".join(
+print("one matrix, width 128, CSR kernel over dense: " + ", ".join(
     f"density {d} {clock[128, 'matrix', f'CSR {d}']:.2f}" for d in (0.5, 0.2, 0.1, 0.05)))
 
 # %%
-for d, n_layer, vocab, bar in ((64, 4, 1024, 1.2), (64, 4, 256, 1.2), (320, 6, 1024, 1.3)):
-    total = 12 * n_layer * d**2 + vocab * d + 2 * n_layer * SEQ * d  # blocks, head, scores
-    most = total / (total - 4 * n_layer * d**2)  # half of the MLP's 8 n_layer d² are gone
+for v, n_layer, vocab, bar in ((64, 4, 1024, 1.2), (64, 4, 256, 1.2), (320, 6, 1024, 1.3)):
+    total = 12 * n_layer * v**2 + vocab * v + 2 * n_layer * SEQ * v  # blocks, head, scores
+    most = total / (total - 4 * n_layer * v**2)  # half of the MLP's 8 n_layer v² are gone
     what = "batch" if vocab == 1024 else "batch of bytes"
-    ratio, low, high = timed.loc[(d, what, "mlp 0.5 heads 1"), ["ratio", "low", "high"]]
-    print(f"half MLP, width {d}, vocabulary {vocab:,}: {ratio:.2f} times as fast, {low:.2f} … "
+    ratio, low, high = timed.loc[(v, what, "mlp 0.5 heads 1"), ["ratio", "low", "high"]]
+    print(f"half MLP, width {v}, vocabulary {vocab:,}: {ratio:.2f} times as fast, {low:.2f} … "
           f"{high:.2f} in the middle\n  80 % of turns; the products alone would give {most:.2f}; "
           f"we asked for {bar}: {'reached' if ratio >= bar else 'missed'}")
 
 # %% [markdown]
 # *Reading.* A masked model does every product of the dense one: half of its factors are zero, and
 # the CPU multiplies by them. So it takes the same time, and so does 2:4. The thin models are
-# faster. Their limit is the share of all products that is gone. The head, a product with the whole
-# vocabulary, stays, and so do the attention scores; both weigh more in a narrow model. So the limit
-# is lower at width 64, and there we miss our own bar, by little. With bytes for tokens the head is
-# a quarter as large, and the same blocks reach it. At width 320 we pass it.
+# faster. For half the MLP we also printed what the products that are gone would give, if products
+# took all of the time. The measured gain stays a little below that. The head, a product with the
+# whole vocabulary, stays, and so do the attention scores; both weigh more in a narrow model. So
+# less can be won at width 64, and there we miss our own bar, by little. With bytes for tokens the
+# head is a quarter as large, and the same blocks reach it. At width 320 we pass it.
 #
 # One token at a time, the thin models of width 64 and 128 gain little. Nor does a much smaller
 # *dense* model gain much there, as the row of width 32 shows: so it is not the products that take
@@ -660,73 +701,70 @@ for d, n_layer, vocab, bar in ((64, 4, 1024, 1.2), (64, 4, 256, 1.2), (320, 6, 1
 #
 # ## The rival: a smaller dense model
 #
-# A pruned model has cost training *and* fine-tuning. For as many FLOPs one can train a smaller
-# dense model for longer. Such models were trained: widths 128, 96, 64 and 48, on the same text,
-# each with the total FLOPs of the course's model and its fine-tuning. The comparison is at equal
-# bytes, at equal latency, and at equal training FLOPs. All models took the same examination.
+# Now all costs at once. The comparison is at equal bytes, at equal latency, and at equal training
+# FLOPs (the course's model plus fine-tuning). All models took the same examination. Between two
+# rivals we *interpolate*: a straight line in the logarithm of the cost. "Time" is that of a batch,
+# as a share of the dense model's of width 128. The files of masked models are CSR files.
 
 # %%
-files = data.table("sweeps/quantization.csv")  # chapter 12's table has the dense models' files
-files = files[(files.n_windows == 500) & (files.d_model <= 128)]
-family = files[files.method == "dense"]
-rivals = family[abs(family.C / tuned.C.max() - 1) < 0.01].set_index("d_model").sort_index()
 rivals["bytes_fp16"] = files[(files.method == "fp16") & files.n_steps.isin(rivals.n_steps)
                              ].set_index("d_model").bytes
-rivals["time"] = [1 / clock.get((128, "batch", f"width {d}"), 1.0) for d in rivals.index]
-for d, row in rivals.iterrows():
-    print(f"dense, width {d}: {row.bytes / 1e6:.2f} MB, time {row.time:.2f}, loss {row.loss:.3f}, "
+rivals["time"] = [1 / clock.get((128, "batch", f"width {v}"), 1.0) for v in rivals.index]
+for v, row in rivals.iterrows():
+    print(f"dense, width {v}: {row.bytes / 1e6:.2f} MB, time {row.time:.2f}, loss {row.loss:.3f}, "
           f"{row.C:.3g} FLOPs")
 
 # %%
-one_shot = tuned[tuned.scheme == "one-shot"]
-pruned = one_shot[one_shot.method == "layer"].sort_values("bytes")
-thins = one_shot[one_shot.method == "thin"].copy()
-thins["time"] = [1 / clock[128, "batch", detail] for detail in thins.detail]
-for kind, rows in (("per layer, CSR", pruned), ("thin", thins)):
+one_shot = tuned[tuned.scheme == "one-shot"].sort_values("bytes").copy()
+as_masked = clock[128, "batch", "half masked"]  # at any density: a mask skips no product
+one_shot["time"] = [1 / clock.get((128, "batch", x), as_masked) for x in one_shot.detail]
+pruned, thins, pattern = (one_shot[one_shot.method == m] for m in ("layer", "thin", "N:M"))
+start = untuned[untuned.method.isin(("layer", "thin", "N:M"))]
+start = start.set_index(["method", "detail", "density"]).loss
+for kind, rows in (("per layer", pruned), ("pattern", pattern), ("thin", thins)):
     for _, row in rows.iterrows():
-        rival = np.interp(np.log(row.bytes), np.log(rivals.bytes), rivals.loss)
-        what = NAMES.get(row.detail, f"density {row.density}")
-        late = (f", as fast {np.interp(row.time, rivals.time, rivals.loss):.3f}"
-                if kind == "thin" else "")
-        print(f"{kind}, {what}: {row.bytes / 1e6:.2f} MB, loss {row.loss:.3f}; "
-              f"dense of these bytes {rival:.3f}{late}")
+        same, late = (np.interp(np.log(row[x]), np.log(rivals[x]), rivals.loss)
+                      for x in ("bytes", "time"))
+        what = NAMES.get(row.detail, row.detail or f"density {row.density}")
+        print(f"{kind}, {what}: {row.bytes / 1e6:.2f} MB, loss {row.loss:.3f} "
+              f"(untuned {start[row.method, row.detail, row.density]:.2f}); "
+              f"dense of these bytes {same:.3f}, of its time {late:.3f}")
 half = pruned[pruned.density == 0.5].bytes_fp16.item()
 same = np.interp(np.log(half), np.log(rivals.bytes_fp16), rivals.loss)
-print(f"values in 16 bits: density 0.5 {half / 1e6:.2f} MB, dense of these bytes {same:.3f}")
+print(f"16-bit values, density 0.5: {half / 1e6:.2f} MB, dense of these bytes {same:.3f}")
 extra = tuned.C.max() - untuned.C.max()
 print(f"fine-tuning alone: {extra:.3g} FLOPs; dense from scratch:")
 for _, row in family[family.C < 3 * extra].iterrows():
-    print(f"  width {row.d_model}, {row.C:.3g} FLOPs: loss {row.loss:.3f}")
+    print(f"  width {row.d_model}, {row.C:.3g} FLOPs, {row.bytes / 1e6:.2f} MB: "
+          f"loss {row.loss:.3f}")
 
 # %%
 axes = plots.panels(3, "Pruned and tuned, against dense models; densities from 0.5 to 0.1")
 shown = pruned[pruned.density >= 0.1]
 for ax, x, scale in zip(axes, ("bytes", "time", "C"), (1e6, 1, 1e12), strict=True):
     ax.plot(rivals[x] / scale, rivals.loss, "ko-", markersize=4, label="dense, equal total FLOPs")
-    if x != "time":
-        ax.plot(shown[x] / scale, shown.loss, "C0s", markersize=4, label="per layer, CSR")
+    ax.plot(shown[x] / scale, shown.loss, "C0s", markersize=4, label="per layer, masked")
     ax.plot(thins[x] / scale, thins.loss, "C1^", markersize=5, label="thin")
 shorter = family[family.C < 0.99 * tuned.C.max()]
 axes[2].plot(shorter.C / 1e12, shorter.loss, "k.", label="dense, shorter runs")
 axes[2].plot(0 * shown.C + extra / 1e12, shown.loss, "C0s", mfc="none", label="fine-tuning alone")
-axes[1].set_ylim(2.8, 3.3)  # room for the legend
 plots.label(axes[0], "file, float32 (MB)", "held-out loss (nats/token)", log="x")
 plots.label(axes[1], "time of a batch / dense time", "")
 plots.label(axes[2], "training FLOPs (10¹²)", "", log="x")
 
 # %% [markdown]
-# *Reading.* The dense rivals win all three comparisons. The model of width 64 has less than half
-# the bytes of the one pruned to density 0.5, and a lower loss. At equal time and at equal total
-# FLOPs the thin models lie above the dense line too. With values in 16 bits both sides shrink, the
-# CSR files by less, since column numbers stay as they are. (We count these bytes; the losses are
-# those in float32.)
+# *Reading.* The dense rivals win all three comparisons, against masks, patterns and thin models.
+# The model of width 64 has less than half the bytes of the one pruned to density 0.5, and a lower
+# loss. A masked model takes its full time, so there its rival is the dense model of width 128 or
+# nearly so. With values in 16 bits both sides shrink, the CSR files by less, since column numbers
+# stay as they are. (We count these bytes; the losses are those in float32.)
 #
 # But see *which* cost counts. The hollow squares count fine-tuning alone, as if the large model had
-# been there for nothing. Against dense models trained from scratch with so few FLOPs, pruning to
-# densities of 0.5 and 0.3 then has the lower loss, in a larger file. So: prune if the large model
-# exists and you cannot pay for a new training. If you can, train the small model. (One
-# text, one budget: width 128 saw only 6.3 million tokens, and at these total FLOPs the dense width
-# of 96 is the better model already.)
+# been there for nothing. Pruning to densities of 0.5 and 0.3 then beats even a dense model from
+# scratch that had more than twice these FLOPs, though in a larger file. So: prune if the large
+# model exists and you cannot pay for a new training. If you can, train the small model. (One text,
+# one budget: the model is large for its few million tokens, and at these total FLOPs the dense
+# width of 96 is already better than 128.)
 #
 # The articles promise that compression saves storage, transfer and compute. For pruning: storage
 # and transfer, *if* the zeros are left out of the file; compute only if the matrices shrink.
@@ -742,7 +780,7 @@ plots.label(axes[2], "training FLOPs (10¹²)", "", log="x")
 
 # %% tags=["exercise"]
 def break_even_density():
-    """The density (0 … 1) at which CSR with int32 columns takes as many bytes as dense.
+    """The density (0 … 1) at which CSR with int32 columns takes as many bytes as dense float32.
 
     Read the figure "What the block matrices cost", or add up bytes. Two digits are enough.
     """
@@ -758,8 +796,9 @@ check("11.1", break_even_density)
 def bitmap_bytes(w):
     """Bytes of w as a bitmap and values: one bit per weight, four bytes per non-zero weight.
 
-    The bit says whether the weight is there; eight bits fill a byte, the last byte may be part
-    empty. w: array of any shape → int. (Compare with CSR: which one wins at a density of 0.5?)
+    The bit says whether the weight is there. One bitmap holds the bits of the whole array; eight
+    bits fill a byte, only the last byte may be part empty. Values count as float32, whatever the
+    dtype of w. w: array of any shape → int. (Against CSR: which one wins at a density of 0.5?)
     """
     return NotImplemented
 
@@ -803,34 +842,40 @@ check("11.4", remove_and_compensate)
 # %% [markdown]
 # ## Play: how sparse?
 #
-# Choose a way of pruning and a density. Losses, files and times are the recorded ones. Look for the
-# first density at which a masked model's file is less than half of the dense one, and for what
-# that costs. Does its time ever change?
+# Choose a way of pruning and a density: you get the nearest that was recorded. Losses, files and
+# times are the recorded ones; for masked models the time was taken at density 0.5 (a mask skips no
+# product). The line below names the dense rival of the same bytes. Look for the first density at
+# which a masked model's file is less than half of the dense one, and for what that costs. Which way
+# of pruning changes the time? Does any beat its rival?
 
 # %% tags=["widget"]
 WAYS = {"global, untuned": ("global", "untuned"), "per layer, untuned": ("layer", "untuned"),
-        "per layer, tuned": ("layer", "one-shot")}
-ROWS = {name: here[(here.method == m) & (here.scheme == how)].sort_values("density")
+        "per layer, tuned": ("layer", "one-shot"), "thin, tuned": ("thin", "one-shot")}
+whole = untuned[untuned.method == "dense"].iloc[0]
+stay = here.assign(density=(here.N - (whole.N - n_weights)) / n_weights)  # N counts norms too
+ROWS = {name: stay[(here.method == m) & (here.scheme == how)].sort_values("density")
         for name, (m, how) in WAYS.items()}
 
 
 def choose(way, density):
-    rows, dense_row = ROWS[way], untuned[untuned.method == "dense"].iloc[0]
-    row = rows.iloc[int(abs(rows.density - density).argmin())]
+    row = ROWS[way].iloc[int(abs(ROWS[way].density - density).argmin())]
     drawn = [widgets.series("line" if name == way else "dash", one.density, one.loss, name, i)
              for i, (name, one) in enumerate(ROWS.items())]
-    drawn += [widgets.series("points", [row.density], [row.loss], "chosen", 3)]
+    drawn += [widgets.series("points", rivals.density, rivals.loss, "dense rivals", 7),
+              widgets.series("points", [row.density], [row.loss], "chosen", 4)]
+    same = np.interp(np.log(row.bytes), np.log(rivals.bytes), rivals.loss)
+    ms = timed.ms[128, "batch", row.detail or "half masked"]
     return widgets.picture(
         drawn, "density", "held-out loss (nats/token)", (0, 1), (2.5, 9), "Loss against density",
-        text=f"{way}, density {row.density:g}: loss {row.loss:.3f} nats/token "
-             f"({row.loss - base:+.3f}), file {row.bytes / 1e6:.2f} MB of "
-             f"{dense_row.bytes / 1e6:.2f} MB, "
-             f"time as masked {1 / clock[128, 'batch', 'half masked']:.2f} of the dense model's")
+        text=f"{way}, {NAMES.get(row.detail, 'density')} {row.density:.2f}: loss {row.loss:.3f} "
+             f"nats/token ({row.loss - base:+.3f}), file {row.bytes / 1e6:.2f} of "
+             f"{whole.bytes / 1e6:.2f} MB, batch {ms:.1f} of "
+             f"{timed.ms[128, 'batch', 'dense']:.1f} ms; dense rival of these bytes: {same:.3f}")
 
 
 widgets.explore(choose, way=Dropdown(options=list(WAYS), description="way of pruning"),
-                density=SelectionSlider(options=sorted(ROWS["per layer, untuned"].density),
-                                        value=0.5, description="density to keep"))
+                density=SelectionSlider(options=sorted(curve["per layer"].index), value=0.5,
+                                        description="density to keep"))
 
 # %% [markdown]
 # ## Recap
@@ -838,7 +883,8 @@ widgets.explore(choose, way=Dropdown(options=list(WAYS), description="way of pru
 # - Near a trained model the loss rises with the removed energy, here a little faster than in
 #   proportion. In theory the rise grows with the cube of the sparsity for magnitude pruning, and
 #   linearly for random pruning; we measured exponents somewhat above both.
-# - The law takes all weights for equally important. Where that fails, global and per layer part.
+# - The law takes all weights for equally important. Where that fails, global and per layer part:
+#   at the densities we tested, because of one matrix.
 # - Fewer non-zero weights, fewer bytes, and less time are three things. A mask gives the first,
 #   a sparse format the second below a break-even density, smaller matrices the third.
 # - At equal total FLOPs, smaller dense models beat the pruned ones here, in bytes and in time.

@@ -18,7 +18,7 @@
 # # 13 · Distillation and compression of data
 #
 # **The question:** a language model gives each next token a probability. How short a file does
-# that make of a text, when do the model's own bytes pay, and can a small model learn from a large
+# that make of a text? When do the model's own bytes pay? And can a small model learn from a large
 # one's probabilities?
 #
 # When you are through, you can
@@ -43,6 +43,7 @@
 # | $T$ | `temperature` | divides the logits: high is softer | – |
 # | $w$ | `weight` | the teacher's share of the loss | – |
 # | $C$ | `C`, `C_teacher` | FLOPs of the student's training; of the teacher's passes | FLOPs |
+# | $\mathcal{L}$ | `distillation_loss` | what a taught student minimises | nats/token |
 # | $L$ | `loss` | held-out loss | nats/token |
 
 # %% tags=["imports"]
@@ -59,13 +60,13 @@ import numpy as np
 import torch
 import zstandard
 from ipywidgets import Dropdown, FloatLogSlider
+from safetensors.torch import save
 from torch.nn import functional as F
 
 from helpers import corpora, data, runtime, training
 from helpers.claims import verdict
-from helpers.compress import packing, prune
+from helpers.compress import course, packing, prune
 from helpers.compress.codec import START, compress, decompress, stream_lengths
-from helpers.compress.course import load_model
 from helpers.compress.entropy import decode_integers, encode_integers, pack_model, unpack_model
 from helpers.compress.quantize import Quantized, quantize_state
 from helpers.exercises import check, hint, solution
@@ -97,13 +98,14 @@ PUBLISHED = ("gzip", "LZMA2", "Transformer 200K", "Transformer 3.2M", "Chinchill
 
 # %%
 rng = runtime.setup(SEED)
-small, merges = load_model(data.path(SMALL))
-large, _ = load_model(data.path(LARGE))
-held_out = bytes(corpora.load("prose")[1])
+small, merges = course.load_model(data.path(SMALL))
+large, _ = course.load_model(data.path(LARGE))
+train_text, held_out = (bytes(part) for part in corpora.load("prose"))
 tokens = bpe_encode(held_out, merges)
 for name, model in (("small", small), ("large", large)):
     print(f"{name}: width {model.config.d_model}, "
           f"{sum(w.numel() for w in model.parameters())} weights")
+print(f"training text: {len(train_text) / 1e6:.1f} MB")
 print(f"held-out text: {len(held_out)} bytes, {len(tokens)} tokens")
 
 # %% [markdown]
@@ -121,11 +123,11 @@ print(f"held-out text: {len(held_out)} bytes, {len(tokens)} tokens")
 # - Cut that part by the probabilities of the second symbol, and so on. The width left over is the
 #   product of all probabilities.
 # - Send the shortest binary fraction that leads into the interval, whatever digits may follow. An
-#   interval of width $2^{-k}$ holds one with at most $k + 1$ digits.
+#   interval of width $2^{-k}$ with a whole $k$ holds one with at most $k + 1$ binary digits.
 #
-# The receiver cuts the same intervals and sees in which part the fraction lies. With exact
-# fractions the whole coder takes a few lines. `predict` maps the symbols so far to the
-# probabilities of the next.
+# The receiver cuts the same intervals and sees in which part the fraction lies. It must also be
+# told the number of symbols. With exact fractions the whole coder takes a few lines. `predict` maps
+# the symbols so far to the probabilities of the next.
 
 # %% tags=["essential"]
 def shrink_interval(symbols, predict):
@@ -174,22 +176,22 @@ print("50 messages: back without loss, less than two digits above −log₂ of t
 fixed = lambda seen: [Fraction(1, 2), Fraction(1, 4), Fraction(1, 4)]
 for message in ([0], [0, 2], [0, 2, 1], [0, 0, 0, 0, 0]):
     low, width = shrink_interval(message, fixed)
-    print(f"symbols {message}: from {float(low):.4f}, width {float(width):.4f}, "
+    print(f"symbols {message}: from {low}, width {width}, "
           f"digits {shortest_point(low, width)!r}, −log₂ width = {-np.log2(float(width)):.0f}")
 
 # %% [markdown]
 # Five times the likely symbol 0 costs five digits; the two rarer symbols cost two digits each. The
-# digits are as many as $-\log_2$ of the width says (here exactly, since all probabilities are
-# powers of two; else less than two more for the whole message). So the sum of $-\log_2 p$ over a
-# text is the length of its file. Its mean is the **cross-entropy**. The loss that we have minimised
-# since chapter 06 was a file length all the time: nats per token, divided by $\ln 2$, are bits per
-# token.
+# digits are as many as $-\log_2$ of the width says. Here that is exact, since all probabilities
+# are powers of two. Else it is less than two digits more for the whole message. So the sum of
+# $-\log_2 p$ over a text is the length of its file. Its mean is the **cross-entropy**. The loss
+# that we have minimised since chapter 06 was a file length all the time: nats per token, divided by
+# $\ln 2$, are bits per token.
 #
 # ## 2 · The GPT as the predictor
 #
 # Now `predict` becomes the model. Two things need care.
 #
-# *Speed.* One token at a time is slow. So the text is cut into 64 pieces of equal length, the
+# *Speed.* One token at a time is slow. So the text is cut into 64 pieces, as equal as can be: the
 # **streams**, which step through the model together. The KV cache of chapter 06 holds what they
 # have read. When it is full, at 128 tokens, a new one begins with the last 64.
 #
@@ -266,7 +268,8 @@ for n_tokens, n_streams in ((0, 3), (1, 1), (50, 8), (700, 5)):
     assert np.array_equal(decode_tokens(small, words, n_tokens, n_streams), tokens[:n_tokens])
     assert len(bits) == n_tokens
     assert 32 * len(words) <= bits.sum() * 1.001 + 64  # whole words of 32 bits, and the end
-print("0, 1, 50 and 700 tokens come back; the words are as long as −Σ log₂ p, and two at most")
+print("0, 1, 50 and 700 tokens come back; the words exceed −Σ log₂ p by at most two words of "
+      "32 bits, and a thousandth")
 
 # %%
 ids = bpe_encode(SENTENCE, merges)
@@ -285,20 +288,20 @@ ax.set_ylim(0, 15)
 label(ax, "token", "−log₂ p (bits)")
 
 # %% [markdown]
-# **Reading.** "The Congress of the United States" stands in many of the speeches, and "States"
-# after "United" costs next to nothing. Purple cheese comes as a surprise: the words have no tokens
-# of their own, so they fall into pieces, and each piece is dear. The printed sum is the file's
-# length, up to the rounding to whole words of 32 bits. Nothing is lost if the model is wrong. It
-# only pays.
+# **Reading.** "States" after "United" costs next to nothing, and so does the "k" that ends "thank".
+# Purple cheese comes as a surprise: the words have no tokens of their own, so they fall into
+# pieces, and most pieces are dear. The coder's words hold the printed sum, rounded up to a multiple
+# of 32 bits. Where the model is wrong, nothing is lost: the file only gets longer.
 #
 # ## Predict first
 #
-# Now 65,536 bytes of held-out text. gzip and xz know nothing of English, but find repetitions; bz2
-# sorts the text first and then counts; zstd is a modern relative of gzip. All run at their
-# strongest setting. The GPT has learnt from 10 MB of such prose.
+# Now 65,536 bytes of held-out text. gzip and xz know nothing of English, but find repetitions. bz2
+# sorts the text first and then counts. zstd is a modern relative of gzip. All run at a slow and
+# strong setting. The GPT has learnt from the training text, prose of the same kind.
 #
-# Write down, in percent of the text: gzip, the best of the four, and the small GPT. Then: how long
-# must a text be, until file *and model together* are smaller than the file of bz2?
+# Write down, in percent of the text: gzip, the best of the four, and the small GPT. Then: the
+# model's weights are packed in 8 bits each. How long must a text be, until file *and model
+# together* are smaller than the file of bz2?
 
 # %%
 text = held_out[:N_LIVE]
@@ -317,23 +320,31 @@ words, bits = encode_tokens(small, bpe_encode(text, merges), N_STREAMS)
 bound = bits.sum() / 8  # bytes
 assert len(blob) < 1.01 * bound
 assert abs(32 * len(words) / bits.sum() - 1) < 0.005
-print(f"cross-entropy of these predictions: {8 * bound / len(text):.2f} bits per byte")
-print(f"range coder's words:                {32 * len(words) / len(text):.2f}")
-print(f"whole file, with header and checks: {8 * len(blob) / len(text):.2f}")
-for other in (b"", b"x", rng.bytes(999), "标度律".encode()):
+print(f"cross-entropy of these predictions: {8 * bound / len(text):.3f} bits per byte")
+print(f"range coder's words:                {32 * len(words) / len(text):.3f}")
+print(f"whole file, with header and checks: {8 * len(blob) / len(text):.3f}")
+noise = rng.bytes(999)
+for other in (b"", b"x", noise, "标度律".encode()):
     packed = compress(small, merges, other, n_streams=1)
     assert decompress(small, merges, packed) == other
     print(f"{len(other):4} other bytes: {len(packed)} bytes in the file")
+words, bits = encode_tokens(small, bpe_encode(noise, merges), n_streams=1)
+print(f"{len(noise)} random bytes: cross-entropy {bits.sum() / 8:.0f} bytes, coder's words "
+      f"{4 * len(words)}; tokens' costs above 24 bits: {np.maximum(bits - 24, 0).sum() / 8:.0f}")
 
 # %% [markdown]
-# The coder loses next to nothing against the cross-entropy: the file is as good as the predictions
-# are. Random bytes do not shrink, nothing can do that. Here they even grow, because the model
-# gives most of its probability to English, and each step away from it is paid.
+# The file is as good as the predictions are: with header and checks it is longer than the
+# cross-entropy by less than one percent.
 #
-# **A file of this kind is brittle.** If one bit flips, every later interval is cut wrongly, and
-# the rest would be nonsense. So the file carries fingerprints: of itself, of the model, of the
-# text and of this machine's arithmetic (probabilities of a fixed input). If one does not match,
-# there is an error, and no text.
+# No coder shrinks random bytes, on average. Here they even grow: the model gave them little
+# probability, and that is paid. Yet the words are shorter than the cross-entropy. The coder counts
+# probabilities in units of $2^{-24}$ and gives each token at least one unit. So no token costs
+# more than about 24 bits, and what some should cost above that is nearly all the difference.
+#
+# **A file of this kind is brittle.** If one bit flips, later intervals are cut wrongly, and what
+# follows would be nonsense or nothing. So the file carries fingerprints: of itself, of the model,
+# of the text and of this machine's arithmetic (probabilities of a fixed input). If one does not
+# match, there is an error, and no text.
 
 # %%
 packed = compress(small, merges, SENTENCE, n_streams=1)
@@ -345,24 +356,27 @@ for name, model, file in (("one bit flipped", small, bytes(altered)),
     try:
         decompress(model, merges, file)
     except ValueError as error:
-        print(f"{name}: {str(error).split(':')[0][:75]}")
+        print(f"{name}: {error}")
 
 # %% [markdown]
 # ## 3 · The model's own bytes
 #
 # The receiver needs the model. As it lies on disk in fp32 it is larger than the whole text. So it
-# must be compressed itself. Chapters 11 and 12 have the tools; a third step is new:
+# must be compressed itself. Here it is the large one. Chapters 11 and 12 have the tools; a third
+# step is new:
 #
 # 1. **prune**: set the smallest weights to zero;
-# 2. **quantise**: integers of a few bits, with a scale for each row or group;
+# 2. **quantise**: integers of a few bits, with a scale for each row or group. Here: 4 bits, a scale
+#    for 32 weights, and 6 bits for the embedding;
 # 3. **entropy-code** the integers: they are not equally frequent (near zero is common), so they
 #    have a histogram, and a histogram is a predictor. Its cross-entropy on its own symbols is the
 #    **entropy**
 #
 # $$H = -\sum_i p_i \log_2 p_i \text{ bits per symbol,} \qquad p_i = \text{count}_i / \text{sum}.$$
 #
-# No coder that treats each integer alike and alone can do better. The grid is symmetric here: then
-# a pruned weight is the code 0 in each group, and the zeros stay together in the histogram.
+# No coder that treats each integer alike and alone can do better. The grid of integers is symmetric
+# here (chapter 12): then a pruned weight is the code 0 in each group, and the zeros stay together
+# in the histogram.
 
 # %% tags=["essential"]
 def entropy(counts):
@@ -391,7 +405,7 @@ def held_out_loss(state: dict) -> float:
     return training.evaluate(model, windows)
 
 
-pruned = load_model(data.path(LARGE))[0]
+pruned = course.load_model(data.path(LARGE))[0]
 prune.apply_mask(pruned, prune.magnitude_mask(prune.matrices(pruned), DENSITY))
 codes = {"dense": quantize_state(large.state_dict(), BITS, GROUP, symmetric=True),
          "pruned": quantize_state(pruned.state_dict(), BITS, GROUP, symmetric=True)}
@@ -401,46 +415,58 @@ loss |= {name + " int4": held_out_loss(unpack_model(blob)[0].state_dict())
          for name, blob in coded.items()}
 
 # %%
-int4_bytes = sum(len(packing.pack_bits(w.codes, w.n_bits)) + 2 * w.scale.numel()  # fp16 scales
-                 for w in codes["dense"].values() if isinstance(w, Quantized))
-fp32_bytes = data.path(LARGE).stat().st_size
+def file_bytes(tensors: dict) -> int:
+    """Bytes of a safetensors file with these tensors and the tokeniser."""
+    return len(save({**tensors, "merges": torch.tensor(merges).short()}))
+
+
+int4 = {}  # codes packed into their bits; scales, and all that is no matrix, in fp16
+for name, w in codes["pruned"].items():
+    matrix = isinstance(w, Quantized)
+    int4[name] = packing.pack_bits(w.codes, w.n_bits) if matrix else w.half()
+    int4 |= {name + ".scale": w.scale.half()} if matrix else {}
 for stage, size, nats in (
-        ("fp32", fp32_bytes, loss["fp32"]),
-        (f"pruned to {DENSITY:.0%}", fp32_bytes, loss["pruned"]),
-        ("int4, packed, not pruned", int4_bytes, loss["dense int4"]),
-        ("int4, entropy-coded, not pruned", len(coded["dense"]), loss["dense int4"]),
-        ("pruned, int4, packed", int4_bytes, loss["pruned int4"]),
-        ("pruned, int4, entropy-coded", len(coded["pruned"]), loss["pruned int4"])):
+        ("fp32", file_bytes(large.state_dict()), loss["fp32"]),
+        (f"pruned to {DENSITY:.0%}", file_bytes(pruned.state_dict()), loss["pruned"]),
+        ("pruned, int4, packed", file_bytes(int4), loss["pruned int4"]),
+        ("pruned, int4, entropy-coded", len(coded["pruned"]), loss["pruned int4"]),
+        ("not pruned: int4, entropy-coded", len(coded["dense"]), loss["dense int4"])):
     print(f"{stage:>31}: {size / 1e3:7.0f} kB, loss {nats:.3f} nats/token")
 
 # %%
 for name, state in codes.items():
-    matrices = {key: w for key, w in state.items() if isinstance(w, Quantized)}
+    matrices = [w for w in state.values() if isinstance(w, Quantized)]
     bound = sum(w.codes.numel() / 8 * entropy(np.bincount(w.codes.flatten().int() + 128))
-                for w in matrices.values())
-    real = sum(len(encode_integers(w.codes.numpy())) for w in matrices.values())
-    scales = sum(2 * w.scale.numel() for w in matrices.values())
-    print(f"{name}: codes {real / 1e3:.0f} kB (entropy bound {bound / 1e3:.0f}), scales "
-          f"{scales / 1e3:.0f} kB, all else {(len(coded[name]) - real - scales) / 1e3:.0f} kB")
+                for w in matrices)
+    real = sum(len(encode_integers(w.codes.numpy())) for w in matrices)
+    weights = sum(w.codes.numel() for w in matrices)
+    zeros = sum(int((w.codes == 0).sum()) for w in matrices)
+    scales = sum(2 * w.scale.numel() for w in matrices)
+    print(f"{name}: {zeros / weights:.0%} of the codes are 0; {8 * real / weights:.2f} bits a code "
+          f"(entropy bound {8 * bound / weights:.2f}, packed "
+          f"{sum(w.codes.numel() * w.n_bits for w in matrices) / weights:.2f}); codes "
+          f"{real / 1e3:.0f} kB, scales {scales / 1e3:.0f} kB, all else "
+          f"{(len(coded[name]) - real - scales) / 1e3:.0f} kB")
 
 # %% [markdown]
 # **Reading.** Pruning alone saves not one byte: a zero in fp32 is four bytes like any other number.
-# It pays only together with the last step, where a common code becomes a short one. Entropy
-# coding without pruning gains little, since a grid that follows the largest weight of each group
-# is already used rather evenly. The coder comes close to its bound, and the scales have become
-# a notable part of the file.
+# Here it pays only with the last step, where a common code becomes a short one. The coder comes
+# close to its bound. It saves less than a tenth of the bits of the codes that were not pruned, for
+# these are used rather evenly. The scales have become a notable part of the file.
 #
-# Is the stack a good idea? Look at the two entropy-coded rows. Pruning bought few bytes and
-# cost loss. The fair rival is a smaller *dense* model for the same money; it comes next.
+# Is the stack a good idea? Look at the two entropy-coded rows. Pruning bought few bytes and cost
+# loss. Nearly half as many codes were 0 without it, so little was won. The fair rival is a smaller
+# *dense* model for the same training FLOPs; it comes in section 4.
 
 # %% [markdown]
 # ### When does the model pay?
 #
 # With a model of $M$ bytes, a text of $n$ bytes costs $M + n\cdot\text{bpb}/8$ bytes in all. The
 # rival needs no model. Below are recorded runs over the *whole* held-out text. Its documents are in
-# the order of their years, so the first 64 kB were the oldest. One rival is special: **xz primed**
-# reads the training text first, and only what the held-out text adds is counted. It has then seen
-# what the models have seen.
+# the order of their years, so the 65,536 bytes above were the oldest. One rival is special: **xz
+# primed** reads the training text first, and only what the held-out text adds is counted. It has
+# then seen what the models have seen. `gpt_small` and `gpt_prose` are the files of the small and
+# the large model.
 
 # %%
 runs = data.table("sweeps/codec.csv").fillna({"format": ""})
@@ -455,6 +481,9 @@ for name, row in codec.iterrows():
         print(f", model {row.model_bytes / 1e3:.0f} kB, with it shorter than bz2 from "
               f"{pays:.2g} MB on", end="")
     print()
+fast = codec.loc["gpt_small fp32"]
+print(f"recorded speed of {fast.name}, one thread: {fast.kB_per_s_in:.0f} kB/s packing, "
+      f"{fast.kB_per_s_out:.0f} kB/s unpacking")
 
 # %%
 (ax,) = panels(title="Model and text together", height=4.2)
@@ -475,22 +504,21 @@ for name, row in paper.iterrows():
           f"{row.adjusted_enwik9_pct:.1f} % with the model's bytes")
 
 # %% [markdown]
-# **Reading.** If the model is free, each GPT row is far below all general compressors, xz primed
+# **Reading.** If the model is free, each GPT row is well below all general compressors, xz primed
 # included. With the model's bytes counted, none of them pays at the black line, the length of our
-# text. The printed
-# crossings with bz2 begin at about three million bytes. Quantising to int8 divides the
-# model's bytes by about four and leaves the bits per byte as they were; with int4 the curve starts
-# lower and ends a little higher. The larger model predicts somewhat better, but its bytes take
-# longer to pay.
+# text. The printed crossings with bz2 begin at about three million bytes. Quantising to int8
+# divides the model's bytes by about four and leaves the bits per byte nearly as they were. With
+# int4 the curve starts lower and ends a little higher. The larger model predicts somewhat better,
+# but its bytes take longer to pay.
 #
-# Two warnings. The dotted lines are flat by assumption: a general compressor gets better on longer
-# texts, and xz primed shows how far that may go. Against it the curves cross later. And xz primed
-# has its price too: the receiver must own the 10 MB that it has read.
+# Two warnings. The lines of the general compressors are flat by assumption. They may get better on
+# longer texts: xz primed, with the training text before ours, is well below plain xz. Against it
+# the curves cross later. And xz primed has its price too: the receiver must own the training text.
 #
-# Delétang et al. (2023) count in the same way, on 1 GB of Wikipedia. There a model of 3.2 million
-# weights pays for itself, and the largest one compresses best of all and, with its own bytes, is
-# 140 times longer than the text. (Percentages of another text; compare the pattern, not the
-# digits.)
+# Delétang et al. (2023) count in the same way, on 1 GB of Wikipedia (LZMA2 is the method of xz).
+# There a model of 3.2 million weights pays for itself. The largest one makes the smallest file of
+# all, but file and model together are 140 times as long as the text. (It is another text: compare
+# the pattern, not the digits.)
 #
 # ## 4 · Smaller by compression, or smaller from the start?
 #
@@ -499,7 +527,8 @@ for name, row in paper.iterrows():
 # course's model (3,072 steps at width 128), pruned and then tuned for 384 steps. The dense ones of
 # width 128, 96 and 64 spent all of it on plain training. Each was then written as fp32, as int8
 # with a scale per row and as int4 with a scale per 32 weights (the embedding: 6 bits), the last two
-# entropy-coded. The bytes are those of the whole file, tokeniser included.
+# entropy-coded. The bytes are those of the whole file, tokeniser included. The losses are means
+# over 500 held-out windows, not over the 48 of section 3, so the two sets do not compare.
 
 # %%
 stack = data.table("sweeps/stack.csv")
@@ -519,36 +548,41 @@ label(ax, "bytes of the file (kB)", "held-out loss (nats/token)",
       "on each line, right to left: fp32, int8, int4", log="x")
 
 # %% [markdown]
-# **Reading.** Follow one line from right to left. From fp32 to int8 it is flat: four times fewer
-# bytes, and hardly any loss. To int4 it bends up. So
-# width 96 in int8 is half as long as width 64 in fp32, and far better: that is the gain of
-# compression here. To go on to 4 bits pays less: width 128 in int4 is as long as width 96 in int8,
-# and worse. (Rounded to nearest here. Chapter 12 has better ways.)
+# **Reading.** Follow one line from right to left. From fp32 to int8 it is flat: at least about four
+# times fewer bytes, and nearly the same loss. To int4 it bends up. So width 96 in int8 is half as
+# long as width 64 in fp32, and far better: that is the gain of compression here. To go on to 4 bits
+# pays less: width 128 in int4 is about as long as width 96 in int8, and worse. (Rounded to nearest
+# here. Chapter 12 has better ways.)
 #
-# Pruning is another matter. For each pruned file there is a dense one that is smaller *and*
-# better: at equal training FLOPs the narrower model of width 96 saw more text, and that was worth
-# more than the pruned weights. It beats even the dense model of width 128 that was trained just as
-# it is. So 128 was too wide for this budget (chapter 09), and to start from it cost something.
-# With a base model that is given for nothing the question would be another one.
+# Pruning is another matter. For each pruned file there is a dense one that is smaller *and* better.
+# It has width 96: for the same training FLOPs the narrower model took more steps. It beats even the
+# dense model of width 128 that had all its FLOPs for plain training. So 128 looks too wide for this
+# budget (chapter 09), and the pruned models began with it. These are runs of one seed each. With a
+# base model that is given for nothing the question would be another one.
 #
 # ## 5 · Distillation
 #
 # A third way to a small model: a large one teaches it. Hinton, Vinyals and Dean (2015) add to the
 # usual loss a second one, towards the teacher's probabilities:
 #
-# $$L = (1-w)\,\mathrm{CE}(y, \mathrm{softmax}(z)) \;+\; w\,T^2\,
+# $$\mathcal{L} = (1-w)\,\mathrm{CE}(y, \mathrm{softmax}(z)) \;+\; w\,T^2\,
 # \mathrm{KL}\big(\mathrm{softmax}(z_t/T)\,\|\,\mathrm{softmax}(z/T)\big),
 # \qquad \mathrm{KL}(q\|p) = \sum_i q_i \log\frac{q_i}{p_i}.$$
 #
-# Why should that help? The text says which token came: one of 1,024, and nothing of the others. The
-# teacher says of *each* token how likely it was. That is more to learn from at each place, and less
-# noisy. A high **temperature** $T$ flattens both distributions, so that the order among the
-# unlikely tokens counts more.
+# CE is the cross-entropy of the token that came, as always. KL is the **Kullback–Leibler
+# divergence**, a code length as well. Tokens come with the probabilities $q$, and a sender codes
+# them by $p$: KL is what the wrong $p$ costs on top, in the mean. It is 0 if the two agree, and
+# never negative.
 #
-# Why $T^2$? The gradient of KL in $z$ is $(p-q)/T$ with $p$ and $q$ at temperature $T$, and for
-# large $T$ the difference $p - q$ itself shrinks as $1/T$. The factor keeps the second term's
-# gradient at its size. For large $T$ its direction is that of the difference of the logits (each
-# with its mean taken off): the student is told to copy the logits themselves.
+# Why should that help? The text says which token came: one of 1,024, and nothing of the others. The
+# teacher says of *each* token how likely it was. That is more to learn from at each place. A high
+# **temperature** $T$ flattens both distributions, so that the differences among the unlikely tokens
+# count more.
+#
+# Why $T^2$? The gradient of KL in $z$ is $(p-q)/T$ with $p$ and $q$ at temperature $T$. For large
+# $T$ the difference $p - q$ itself shrinks as $1/T$. So without the factor the gradient would fade
+# as $1/T^2$. For large $T$ its direction is that of the difference of the logits (each with its
+# mean taken off): the student is told to copy the logits themselves.
 
 # %% tags=["essential"]
 def distillation_loss(z, z_teacher, targets, weight, temperature):
@@ -581,35 +615,46 @@ centred = (z - z.mean()) - (z_teacher - z_teacher.mean())
 for T in TEMPERATURES:
     (slope,) = torch.autograd.grad(
         distillation_loss(z.requires_grad_(), z_teacher, torch.tensor([0]), 1, T), z)
-    print(f"T = {T:3}: cosine of the gradient and the difference of the logits "
-          f"{F.cosine_similarity(slope, centred).item():.2f}")
+    size = slope.norm().item()
+    print(f"T = {T:3}: length of the gradient {size:.3f}, without T² {size / T**2:.0e}; its cosine "
+          f"with the difference of the logits {F.cosine_similarity(slope, centred).item():.2f}")
 
 # %% [markdown]
+# The printout shows the size: with $T^2$ it changes by less than a factor of two, without it falls
+# by nearly four powers of ten.
+#
 # ### Predict first: who learns more?
 #
 # Students of width 32, 768 steps. One learns from the text alone, one also from the course's model
-# ($w = 0.9$, $T = 1$). They take the same steps on the same text, in the same order.
+# ($w = 0.9$, $T = 1$). They take the same steps on the same text, in the same order, and so spend
+# the same FLOPs of their own.
 #
 # (a) Which is better, and by more than the seeds scatter? (b) The teacher must read every batch
-# too. That costs three times as much as the small student's own training step. Spend these FLOPs
-# on more steps from scratch instead: who is ahead now? (c) And students of width 64 with only
+# too. That costs about three times as much as the small student's own training step. Spend these
+# FLOPs on more steps from scratch instead: who is ahead now? (c) And students of width 64 with only
 # 131,072 training tokens, read twelve times: does the teacher help more or less than with all the
 # text?
 
 # %%
 students = data.table("sweeps/distillation.csv")
 students["total"] = students.C + students.C_teacher
-for r in students[students.d_model <= 64].sort_values(
-        ["pool", "d_model", "n_steps", "teacher", "weight", "temperature"]).itertuples():
-    source = "text alone" if not r.teacher else (
-        f"teacher {r.teacher}, w {r.weight}, T {r.temperature}")
-    print(f"width {r.d_model}, {r.n_steps:4} steps{', small text' if r.pool else '':12} seed "
-          f"{r.seed}: {source:24} loss {r.loss:.3f}, total {r.total:.2g} FLOPs")
+for r in students[students.d_model > 64].itertuples():
+    print(f"teacher of width {r.d_model}: loss {r.loss:.3f}")
 
 # %%
-def curve(d_model: int, teacher: int, x: str):
-    """x and loss of the students of a width, seed 0, whole text, w = 0.9 and T = 1 if taught."""
-    rows = students[(students.d_model == d_model) & (students.pool == 0) & (students.seed == 0)
+by_text = students[students.teacher == 0].set_index(["d_model", "n_steps", "pool", "seed"]).loss
+for r in students[students.d_model <= 64].sort_values(
+        ["pool", "d_model", "n_steps", "teacher", "weight", "temperature"]).itertuples():
+    gain = by_text[r.d_model, r.n_steps, r.pool, r.seed] - r.loss
+    source = (f"teacher {r.teacher}, w {r.weight}, T {r.temperature}, gain {gain:.3f}" if r.teacher
+              else "text alone")
+    print(f"width {r.d_model}, {r.n_steps:4} steps{', small text' if r.pool else '':12} seed "
+          f"{r.seed}: loss {r.loss:.3f}, total {r.total:.2g} FLOPs, {source}")
+
+# %%
+def curve(d_model: int, teacher: int, x: str, seed: int = 0):
+    """x and loss of the students of a width and seed, whole text, w = 0.9 and T = 1 if taught."""
+    rows = students[(students.d_model == d_model) & (students.pool == 0) & (students.seed == seed)
                     & (students.teacher == teacher) & students.weight.isin((0, 0.9))
                     & (students.temperature == 1)].sort_values("n_steps")
     return rows[x], rows.loss
@@ -618,32 +663,37 @@ def curve(d_model: int, teacher: int, x: str):
 axes = panels(2, "Students of width 32: alone, and taught by the course's model")
 for ax, x, unit in zip(axes, ("n_steps", "total"), ("steps", "FLOPs, teacher's passes counted"),
                        strict=True):
-    for teacher, style, name in ((0, "o-", "text alone"), (128, "s--", "teacher of width 128")):
-        ax.plot(*curve(32, teacher, x), style, label=name)
+    for color, teacher, style, name in ((COLORS[0], 0, "o-", "text alone"),
+                                        (COLORS[1], 128, "s--", "teacher of width 128")):
+        ax.plot(*curve(32, teacher, x), style, color=color, label=name)
+        ax.plot(*curve(32, teacher, x, seed=1), style[0], color=color, mfc="w", label="seed 1")
     label(ax, unit, "held-out loss (nats/token)", "equal " + unit.split(",")[0], log="x")
 
 # %% [markdown]
-# **Reading.** (a) At equal steps (left) the taught student is ahead everywhere. With 768 steps the
-# lead is about three times the difference between the two seeds. It shrinks as the steps grow:
-# what the teacher tells, the text tells too, only later. A smaller $w$, or $T = 2$, helped less
-# here; both differences are of the seeds' size. So is that between the two teachers. The stronger
-# one has a slightly lower loss and costs nearly eight times the FLOPs.
+# **Reading.** (a) At equal steps (left), and so at equal FLOPs of the student, the taught one is
+# ahead everywhere. With 768 steps the lead is about three times the difference between the two
+# seeds (hollow). It shrinks as the steps grow. A smaller $w$, or $T = 2$, helped less here; both
+# differences are of the seeds' size. The teacher of width 320 is slightly better itself. Its
+# student is not: the difference is within the seeds' scatter, and the total costs six times the
+# FLOPs. A stronger teacher was no better teacher here.
 #
 # (b) At equal *total* FLOPs (right) the order turns round. The first taught student costs as much
-# as 3,072 steps alone, and those end far lower. Distillation is no cheap training. It pays when
-# the teacher's work is done already or shared by many students, or when text is scarce:
+# as 3,072 steps alone, and those end far lower. So here distillation was no cheap training. It can
+# pay when the teacher's passes are done already or serve many students, or when text is scarce:
 #
 # (c) With the small text the student alone is much worse than with the whole text. The taught one
-# is as good as the student that had the whole text to itself. The teacher has read it all, and its
-# probabilities carry some of that over. So the teacher helps more when there is less text.
+# is as good as the student that had the whole text to itself. The teacher has learnt from all of
+# it, and some of that comes through. The gain is more than twice that with the whole text.
 #
 # ## 6 · One axis for the levers (K16)
 #
 # **The claim:** "Scaling is compute, quality data and better compression." Chapter 10 tested the
 # data part. *The experiment* for compression: four comparisons, each with one thing held equal.
-# 8-bit weights against an fp32 model of the same bytes; pruned weights against a dense model of
-# the same bytes, where pruning does best; a teacher at equal steps; a teacher at equal total
-# FLOPs.
+#
+# - 8-bit weights: the best dense int8 file that is no longer than the fp32 file of width 64;
+# - pruned weights: against the best dense file that is no longer, where pruning does best;
+# - a teacher, at equal steps of the student;
+# - a teacher, at equal total FLOPs.
 
 # %% tags=["verdict"]
 def best_dense(most_bytes: float, forms: tuple) -> float:
@@ -662,8 +712,8 @@ flops_gain = np.interp(np.log(taught[0].iloc[0]), np.log(alone[0]), alone[1]) - 
 helps = [gain > 0 for gain in (fp32_gain, prune_gain, steps_gain, flops_gain)]
 verdict("K16", holds=None if len(set(helps)) == 2 else bool(helps[0]),
         measured=f"at equal training FLOPs, 8-bit weights gain {fp32_gain:.3f} nats per token "
-        f"over an fp32 model of the same bytes; pruned weights lose {-prune_gain:.3f} to a smaller "
-        f"dense model. A teacher gains {steps_gain:.2f} at equal steps, but loses "
+        f"over an fp32 model that is no smaller; pruned weights lose {-prune_gain:.3f} or more to "
+        f"a smaller dense model. A teacher gains {steps_gain:.2f} at equal steps, but loses "
         f"{-flops_gain:.2f} to longer training if its passes are counted. It depends on the kind "
         "of compression, and on what is held equal", fp32_gain=fp32_gain,
         prune_gain=prune_gain, steps_gain=steps_gain, flops_gain=flops_gain)
@@ -677,7 +727,7 @@ verdict("K16", holds=None if len(set(helps)) == 2 else bool(helps[0]),
 
 # %% tags=["exercise"]
 def paying_length():
-    """Length of text, in bytes, from which the small int8 model and its file together beat bz2."""
+    """Length of text, in bytes, from which the small int8 model and its file beat xz primed."""
     return NotImplemented
 
 # %% tags=["exercise-check"]
@@ -727,7 +777,8 @@ check("13.4", break_even)
 def soft_gradient(z, z_teacher, temperature):
     """Gradient in z of T² KL(softmax(z_teacher/T) ‖ softmax(z/T)), for one token.
 
-    z and z_teacher are numpy arrays (vocab,). Derive it, then write it down without autograd.
+    z and z_teacher are numpy arrays (vocab,). Derive it, then write it down without autograd. It is
+    a plain gradient: a sum over the vocabulary, no mean.
     """
     return NotImplemented
 
@@ -740,23 +791,22 @@ check("13.5", soft_gradient)
 # ## Play: how much text pays for a model?
 #
 # Choose a packed model and drag the length of the text. First guess where it passes bz2, and where
-# it passes xz that has read the training text.
+# it passes xz that has read the training text. (With a short text your point lies above the frame.)
 
 # %% tags=["widget"]
 def balance(length, name):
     row, size = codec.loc[name], length / 8
-    total = row.model_bytes + row.bpb * size
-    best = codec.bpb[["gzip -9", "xz -9e", "bz2 -9"]].idxmin()
-    ahead = "the model" if total < codec.bpb[best] * size else best
+    megabytes = {name: (row.model_bytes + row.bpb * size) / 1e6}
+    megabytes |= {rival: codec.bpb[rival] * size / 1e6 for rival in ("bz2 -9", "xz -9e primed")}
     drawn = [series("dash", LENGTHS[[0, -1]], [codec.bpb[rival]] * 2, rival, number)
              for number, rival in enumerate(("gzip -9", "xz -9e", "bz2 -9", "xz -9e primed"))]
     drawn += [series("line", LENGTHS, 8 * row.model_bytes / LENGTHS + row.bpb, name, 4),
-              series("points", [length], [8 * total / length], "your text", 8)]
+              series("points", [length], [megabytes[name] * 1e6 / size], "your text", 8)]
+    shown = ", ".join(f"{who} {total:.3g} MB" for who, total in megabytes.items())
     return picture(drawn, "length of the text (bytes)", "bits per byte, model counted", (1e4, 1e9),
                    (1, 4), "Model and text together", log="x",
-                   text=f"{length / 1e6:.3g} MB of text: {name} with the model "
-                        f"{total / 1e6:.3g} MB, {best} "
-                        f"{codec.bpb[best] * size / 1e6:.3g} MB; {ahead} is ahead")
+                   text=f"{length / 1e6:.3g} MB of text, model counted: {shown}; the shortest is "
+                        f"{min(megabytes, key=megabytes.get)}")
 
 
 explore(balance,
@@ -767,17 +817,17 @@ explore(balance,
 # %% [markdown]
 # ## Recap
 #
-# - $-\log_2 p$ is a length. A loss in nats per token, over $\ln 2$, is the size of a file, and
+# - $-\log_2 p$ is a length. A loss in nats per token, over $\ln 2$, is a file's bits per token, and
 #   arithmetic coding reaches it.
 # - The receiver must compute the same predictions: same shapes, same steps, and a check.
 # - Count the model. A text must be long enough to pay for it; quantising brings that length down.
-# - Zeros save nothing until they are coded. Entropy coding reaches the entropy of the codes.
+# - Zeros save nothing until they are coded. Entropy coding comes close to the entropy of the codes.
 # - A teacher helps a student most when text or steps are few. At equal total FLOPs, training longer
 #   was better here.
 #
 # **Limits.** One kind of text, small models, one family of teachers, one or two seeds. No student
-# was trained to its end. The files can be read only where the arithmetic is the same, so as an
-# archive format this is a demonstration.
+# was trained until its loss stopped falling. The files can be read only where the arithmetic is the
+# same, so as an archive format this is a demonstration.
 #
 # **To read.** Shannon, *A mathematical theory of communication* (1948); MacKay, *Information
 # Theory, Inference, and Learning Algorithms*, chapters 4 to 6; Hinton, Vinyals & Dean 2015;

@@ -48,6 +48,8 @@ def stream_lengths(n_tokens: int, n_streams: int) -> list[int]:
 def encode_tokens(model, tokens, n_streams, start=START):
     """Words (uint32) of a range coder for `tokens` (n,), and −log₂ p of each token in bits.
 
+    The coder never takes p below 2⁻²⁴: a token that the model holds for less likely costs 24 bits.
+
     The text is cut into `n_streams` pieces that step through the model together; each is taken to
     follow the token `start`.
     """

@@ -19,6 +19,13 @@ from helpers.exercises import IN_PLACE, exercise
             lambda: 0.25,
         "A tenth is where a sparse kernel may begin to be fast. Bytes pay much earlier.":
             lambda: 0.1,
+        "With eight bytes for each column (int64) it would be that; int32 takes four.":
+            lambda: 1 / 3,
+        "With one byte for each column it would be that; int32 takes four.": lambda: 0.8,
+        "That is the other curve's height at density 0.5. The density is asked where a curve is 1.":
+            lambda: 0.673,
+        "That is the curve's height at density 1. The density is asked where the height is 1.":
+            lambda: 2.0,
         "A density is a share between 0 and 1, not per cent.": lambda: 49.0,
     },
     rtol=0.04,
@@ -48,6 +55,21 @@ def _sparse(seed, shape, density):
             lambda w: 4 * np.count_nonzero(w) + w.size // 8,
         "The bitmap needs a bit for each weight, zero or not, to say where the zeros are.":
             lambda w: 4 * np.count_nonzero(w) + -(-np.count_nonzero(w) // 8),
+        "Values count as float32, four bytes each, whatever the dtype of w (.nbytes says eight).":
+            lambda w: w[w != 0].nbytes + -(-w.size // 8),
+        "Those are bits; eight of them make a byte.": lambda w: 32 * np.count_nonzero(w) + w.size,
+        "One bitmap for the whole array: only its last byte may be part empty, not each row's.":
+            lambda w: 4 * np.count_nonzero(w) + np.packbits(w != 0, axis=1).nbytes,
+        "There are whole bytes only: round the bitmap up.":
+            lambda w: 4 * np.count_nonzero(w) + w.size / 8,
+        "One byte too many where the bits fill whole bytes: round up, do not always add 1.":
+            lambda w: 4 * np.count_nonzero(w) + w.size // 8 + 1,
+        "len(w) counts the rows; w.size counts the weights.":
+            lambda w: 4 * np.count_nonzero(w) + -(-len(w) // 8),
+        "Negative weights are weights too: count w != 0, not w > 0.":
+            lambda w: 4 * np.count_nonzero(w > 0) + -(-w.size // 8),
+        "The bytes are asked, not their share of the dense bytes.":
+            lambda w: (4 * np.count_nonzero(w) + -(-w.size // 8)) / (4 * w.size),
         "Only the non-zero values are stored: these are the bytes with all of them.":
             lambda w: 4 * w.size + -(-w.size // 8),
         "Those are the values alone. The bitmap comes on top.":
@@ -106,11 +128,11 @@ def _weights(seed, *shape):
 
 @exercise(
     "11.3",
-    tests="four matrices, Gaussian and heavy-tailed, and four budgets",
+    tests="five arrays (Gaussian, heavy-tailed, all weights equal), and a budget met exactly",
     hints=("In which order does magnitude pruning remove weights, and what does each cost?",
-           "Sort w², take the cumulative sum, and count the entries within budget × total."),
+           "Sort all w² and take the cumulative sum. Its k-th entry is what the k smallest cost."),
     cases=((_weights(0, 20, 30), 0.3), (_weights(1, 50), 0.5), (_weights(2, 8, 8) ** 3, 0.01),
-           (0.01 * _weights(3, 40, 5), 0.2)),
+           (0.01 * _weights(3, 40, 5), 0.2), (np.ones((2, 4)), 0.5)),
     wrong={
         "Energy is the sum of squares; that budget counts magnitudes.": _by_magnitude,
         "The largest weights go first here: magnitude pruning starts with the smallest.":
@@ -119,12 +141,33 @@ def _weights(seed, *shape):
         "Off by one: the weight that crosses the budget must stay.": _one_too_many,
         "Sort first: weights go in the order of their size, not of their place.": _unsorted,
         "Sort by size, not by sign: large negative weights came first.": _signed,
+        "At most: a weight that meets the budget exactly goes too.":
+            lambda w, budget: np.mean(np.cumsum(np.sort(w**2, axis=None)) < budget * np.sum(w**2)),
+        "One too few: the last weight that still fits the budget goes too.":
+            lambda w, budget: sparsity_for_budget(w, budget) - 1 / w.size,
+        "A share between 0 and 1 is asked, not per cent.":
+            lambda w, budget: 100 * sparsity_for_budget(w, budget),
+        "Divide by the number of weights, w.size; len(w) counts the rows.":
+            lambda w, budget: w.size * sparsity_for_budget(w, budget) / len(w),
+        "That counts weights, not energy: the small ones cost less than their share.":
+            lambda w, budget: np.mean(w**2 <= np.quantile(w**2, budget)),
+        "Add up squares on both sides; here magnitudes are held against a sum of squares.":
+            lambda w, budget: np.mean(np.cumsum(np.sort(np.abs(w), axis=None))
+                                      <= budget * np.sum(w**2)),
+        "That compares each weight with the budget alone; add up what goes, from the smallest.":
+            lambda w, budget: np.mean(w**2 <= budget * np.sum(w**2)),
+        "That compares each weight with the largest one; the budget is a share of the sum.":
+            lambda w, budget: np.mean(np.abs(w) <= budget * np.abs(w).max()),
+        "The budget is what may go; here it is what must stay.":
+            lambda w, budget: sparsity_for_budget(w, 1 - budget),
         "That is the density; the sparsity is asked.":
             lambda w, budget: 1 - sparsity_for_budget(w, budget),
         "That is a count; divide by the number of weights.":
             lambda w, budget: w.size * sparsity_for_budget(w, budget),
         "The cube law is for evenly spread weights; here take the weights themselves.":
             lambda w, budget: budget ** (1 / 3),
+        "np.sort(w**2, axis=0) sorts each column by itself; sort all together, with axis=None.":
+            lambda w, budget: np.mean(np.cumsum(np.sort(w**2, axis=0)) <= budget * np.sum(w**2)),
         "np.sort(w**2) sorts each row by itself; sort all weights together, with axis=None.":
             lambda w, budget: np.mean(np.cumsum(np.sort(w**2)) <= budget * np.sum(w**2)),
         IN_PLACE: _sorted_in_place,
@@ -165,6 +208,28 @@ def _only_the_change(w, X, j):
     return out
 
 
+def _as_regression(w, X, j, sign=1):
+    """w with the others refitted; sign −1: they move the wrong way."""
+    others, out = np.delete(np.arange(len(w)), j), np.where(np.arange(len(w)) == j, 0, w)
+    out[others] += sign * np.linalg.lstsq(X[:, others], X[:, j] * w[j], rcond=None)[0]
+    return out
+
+
+def _whole_diagonal(w, X, j):
+    inverse = np.linalg.inv(X.T @ X)
+    return w - w[j] / np.diag(inverse) * inverse[:, j]
+
+
+def _entrywise(w, X, j):
+    H = X.T @ X
+    return w - w[j] * H[j, j] / H[:, j]
+
+
+def _times_hessian(w, X, j):
+    H = X.T @ X
+    return w - w[j] * H[j, j] * np.linalg.inv(H)[:, j]
+
+
 def _compensated_in_place(w, X, j):
     inverse = np.linalg.inv(X.T @ X)
     w -= w[j] / inverse[j, j] * inverse[:, j]
@@ -182,7 +247,7 @@ def _neuron(seed, n, p):
     tests="four neurons with correlated inputs; w[j] is 0 and the outputs are closest",
     hints=("Set the derivative of δᵀHδ + 2λ(w_j + δ_j) to zero: δ = −λ H⁻¹ u, with u the unit "
            "vector of j.",
-           "The constraint gives λ: δ = −w_j / [H⁻¹]_jj · (column j of H⁻¹)."),
+           "Row j says δ_j = −λ [H⁻¹]_jj, and the constraint says δ_j = −w_j: that gives λ."),
     cases=((*_neuron(0, 30, 4), 0), (*_neuron(1, 50, 6), 3), (*_neuron(2, 20, 3), 2),
            (*_neuron(3, 80, 8), 5)),
     wrong={
@@ -192,6 +257,19 @@ def _neuron(seed, n, p):
         "The constraint fixes the length of the step: divide by the j-th diagonal of the inverse.":
             _not_divided,
         "That is the change δ of the others; return the new weights w + δ.": _only_the_change,
+        "Return p weights, with 0 at place j; these are only the others.":
+            lambda w, X, j: np.delete(_as_regression(w, X, j), j),
+        "w[j] must be 0 at the end; here only the others have moved.":
+            lambda w, X, j: _as_regression(w, X, j) + w[j] * np.eye(len(w))[j],
+        "The others move the wrong way: they must take over what w[j] did, not double the gap.":
+            lambda w, X, j: _as_regression(w, X, j, sign=-1),
+        "That is w itself: nothing has changed.": lambda w, X, j: w.copy(),
+        "That is half the step: with λ from the constraint, w[j] becomes 0.":
+            lambda w, X, j: (w + remove_and_compensate(w, X, j)) / 2,
+        "Divide by one number, the j-th entry of the diagonal, not by the whole diagonal.":
+            _whole_diagonal,
+        "H⁻¹ is the inverse of the matrix, not one over each entry.": _entrywise,
+        "1 / [H⁻¹]_jj is not H_jj: take the entry of the inverse.": _times_hessian,
         IN_PLACE: _compensated_in_place,
     },
 )

@@ -22,6 +22,9 @@ WIDGETS = {  # notebook: labels of the sliders that are moved
     "08_scaling_sweeps.ipynb": ("line held fixed",),
     "09_compute_optimal.ipynb": ("C, FLOPs",),
     "10_data_scaling.ipynb": ("log₂ of different tokens",),
+    "11_pruning.ipynb": ("density to keep",),
+    "12_quantization.ipynb": ("bits of one code",),
+    "13_distillation.ipynb": ("text (bytes)",),
 }
 
 
