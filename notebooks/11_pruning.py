@@ -249,16 +249,15 @@ for (name, one), style in zip(curve.items(), ("o-", "s-", "^-"), strict=True):
     ax.plot(np.r_[1, one.index], np.r_[base, one], style, label=name, markersize=4)
 ax.plot(rivals.density, rivals.loss, "kD", markersize=5, label="dense rivals")
 ax.axhline(np.log(1024), color="black", linestyle=":", label="knowing nothing: ln 1024")
-ax.invert_xaxis()
 plots.label(ax, "density: share of block weights that stay", "held-out loss (nats/token)")
 
 # %% [markdown]
-# *Reading.* From left to right weights disappear. First comes a **plateau**: the curve is nearly
+# *Reading.* From right to left weights disappear. First comes a **plateau**: the curve is nearly
 # flat although every fifth weight is gone. Then it bends, and then it **collapses**. The random
 # control has no plateau: it rises from the smallest cut on. So the plateau is not a gift of the
 # model alone. It comes from choosing the small weights.
 #
-# At the far end a broken model can be *worse* than knowing nothing. It then gives the right token,
+# At the left end a broken model can be *worse* than knowing nothing. It then gives the right token,
 # on a geometric average, less than one chance in 1024.
 #
 # The diamonds are the rivals with as many block weights; the one at density 1 is the course's model
@@ -355,9 +354,9 @@ for d in SWAPPED:
 (ax,) = plots.panels(title="Each matrix cut alone to density 0.10")
 for part, style in (("attn.qkv", "o"), ("attn.out", "s"), ("up", "^"), ("down", "D")):
     names = [f"blocks.{i}.{part}.weight" for i in range(4)]
-    ax.plot(range(1, 5), [alone[n] for n in names], style + "-", markersize=5, label=part)
-ax.set_xticks(range(1, 5))
-plots.label(ax, "block", "rise of the loss (nats/token)", log="y")
+    ax.plot(range(4), [alone[n] for n in names], style + "-", markersize=5, label=part)
+ax.set_xticks(range(4))
+plots.label(ax, "number of the block, from 0", "rise of the loss (nats/token)", log="y")
 
 # %% [markdown]
 # *Reading.* The axis is logarithmic. The qkv matrix of the first block costs far more than any
@@ -576,7 +575,7 @@ ax.axhline(1, color="black", label="dense float32, with or without zeros")
 for (kind, sizes), style in zip(csr.items(), ("-", "--"), strict=True):
     ax.plot(DENSITIES, sizes, style, label=f"CSR, columns as {kind}"
             + (" type that fits" if kind == "smallest" else ""))
-ax.set_xlim(1, 0)
+ax.set_xlim(0, 1)
 plots.label(ax, "density: share of block weights that stay", "bytes / dense bytes")
 
 # %% [markdown]
@@ -757,7 +756,8 @@ plots.label(axes[2], "training FLOPs (10¹²)", "", log="x")
 # The model of width 64 has less than half the bytes of the one pruned to density 0.5, and a lower
 # loss. A masked model takes its full time, so there its rival is the dense model of width 128 or
 # nearly so. With values in 16 bits both sides shrink, the CSR files by less, since column numbers
-# stay as they are. (We count these bytes; the losses are those in float32.)
+# stay as they are. (We count these bytes; the losses are those in float32.) The thin models were
+# fine-tuned at their smaller size, so their total FLOPs lie a little to the left of the rivals'.
 #
 # But see *which* cost counts. The hollow squares count fine-tuning alone, as if the large model had
 # been there for nothing. Pruning to densities of 0.5 and 0.3 then beats even a dense model from
