@@ -151,6 +151,7 @@ except ValueError as error:
     losses = str(error)
 if dist.get_rank() == 0:
     open(sys.argv[2], "w").write(json.dumps(losses))
+dist.barrier()  # none leaves while another still talks
 dist.destroy_process_group()
 """
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 import urllib.error
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import psutil
@@ -24,9 +25,11 @@ def test_make_lab_listens_on_loopback_and_wants_the_token():
             lab.get(f"{url}/api/contents/notebooks", "a-wrong-token")
         refused.value.close()
         port = urlsplit(url).port
-        bound = {c.laddr.ip for p in psutil.Process().children(recursive=True)
-                 for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN
-                 and c.laddr.port == port}
-        assert bound == {"127.0.0.1"}
+        connections = []
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # it may end meanwhile
+                connections += process.net_connections("tcp")
+        assert {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN
+                and c.laddr.port == port} == {"127.0.0.1"}
         with socket.create_connection(("127.0.0.1", port), timeout=5):
             pass

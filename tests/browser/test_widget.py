@@ -63,3 +63,4 @@ def test_an_arrow_key_changes_the_picture(chromium, server, notebook, labels):
         assert page.errors == []
         assert {urlsplit(url).hostname for url in page.requests
                 if urlsplit(url).scheme not in ("data", "blob")} == {"127.0.0.1"}
+        page.evaluate(f"{lab.KERNEL}.shutdown()")  # else the kernels of all chapters pile up
