@@ -355,14 +355,16 @@ events = EventAccumulator(str(folder / "logs" / "first run")).Reload()
 assert np.allclose([event.value for event in events.Scalars("loss")], losses)
 print(f"{len(losses)} losses written, and the same read back")
 
-# %% tags=["nbval-ignore-output"]
-# uncompared: the address is a free port of this machine
+# %%
 board = program.TensorBoard()
 board.configure(argv=[None, "--logdir", str(folder / "logs"), "--host", "127.0.0.1", "--port", "0",
                       "--load_fast=false"])
 url = board.launch()
-time.sleep(2)  # it reads the folder in the background
-print(url, "shows the runs", json.load(urllib.request.urlopen(url + "data/runs", timeout=10)))
+for _ in range(300):  # it reads the folder in the background
+    if runs := json.load(urllib.request.urlopen(url + "data/runs", timeout=10)):
+        break
+    time.sleep(0.1)
+print(url, "shows the runs", runs)
 IFrame(url, width="100%", height=400)
 
 # %% [markdown]
