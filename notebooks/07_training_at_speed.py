@@ -357,13 +357,11 @@ print(f"{len(losses)} losses written, and the same read back")
 
 # %%
 board = program.TensorBoard()
-board.configure(argv=[None, "--logdir", str(folder / "logs"), "--host", "127.0.0.1", "--port", "0",
-                      "--load_fast=false"])
+options = "--host 127.0.0.1 --port 0 --load_fast=false"
+board.configure(argv=[None, "--logdir", str(folder / "logs"), *options.split()])
 url = board.launch()
-for _ in range(300):  # it reads the folder in the background
-    if runs := json.load(urllib.request.urlopen(url + "data/runs", timeout=10)):
-        break
-    time.sleep(0.1)
+while not (runs := json.load(urllib.request.urlopen(url + "data/runs", timeout=10))):
+    time.sleep(0.1)  # it reads the folder in the background
 print(url, "shows the runs", runs)
 IFrame(url, width="100%", height=400)
 
