@@ -7,9 +7,7 @@ help:
 	@echo "make lab     open the course in JupyterLab        LAB_ARGS=\"--port=9999 --no-browser\""
 	@echo "make test    run everything that CI runs          TEST_ARGS=\"-k transformer\""
 	@echo "make sync    execute notebooks from their .py     NOTEBOOKS=\"02 06\""
-	@echo "make sweep   record a sweep again                SWEEP=\"scan\""
-	@echo "make family  train the models of Part IV again    WIDTHS=\"128 64\""
-	@echo "make grids   compress them again: three tables    GRIDS=\"pruning\""
+	@echo "make record  record a table again; bare: a list   TABLE=scan RECORD_ARGS=\"--workers=4\""
 	@echo "make bench   measure speed                        BENCH=\"start\""
 	@echo "Each makes the environment .venv first if need be.   PYTHON=python3.12 chooses its Python."
 
@@ -22,15 +20,8 @@ test: $(READY)
 sync: $(READY)
 	$(BIN)/python tools/sync.py $(NOTEBOOKS)
 
-sweep: $(READY)
-	$(BIN)/python tools/record.py $(SWEEP)
-
-family: $(READY)
-	$(BIN)/python tools/family.py $(WIDTHS)
-
-GRIDS ?= pruning quantization distillation
-grids: $(READY)
-	set -e; for name in $(GRIDS); do $(BIN)/python tools/grid_$$name.py; done
+record: $(READY)
+	$(BIN)/python -m recordings $(TABLE) $(RECORD_ARGS)
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks $(BENCH)
@@ -38,4 +29,4 @@ bench: $(READY)
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) tools/environment.py
 
-.PHONY: help lab test sync sweep family grids bench
+.PHONY: help lab test sync record bench

@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, files
 import numpy as np
 
 from helpers import data
+from helpers.foundations.text import bpe_encode
 
 PRIME = 0x9E3779B97F4A7C15  # any odd number: its powers have inverses modulo 2^64
 PASSAGE = 1024  # bytes; the unit that is shuffled, spoilt, copied, filtered and mixed
@@ -51,6 +52,16 @@ def load(name: str) -> tuple[np.ndarray, np.ndarray]:
         if not len(pool):
             raise ValueError(f"{name!r}: nothing is left after {step}; expected a larger share")
     return pool.ravel(), held_out
+
+
+def tokenised(merges: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, float]:
+    """The prose in tokens of `bpe_train`'s merges: to train on, held out, held-out tokens a byte.
+
+    No training document shares passages with a held-out one.
+    """
+    train, held_out = (bytes(tokens) for tokens in load("prose"))
+    tokens = bpe_encode(held_out, merges)
+    return bpe_encode(train, merges), tokens, len(tokens) / len(held_out)
 
 
 def _alter(pool, word, value, clean, other, rng):

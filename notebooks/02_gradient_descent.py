@@ -53,8 +53,8 @@ from ipywidgets import FloatLogSlider, IntSlider
 
 from helpers.claims import verdict
 from helpers.exercises import check, hint, solution
+from helpers.foundations.regression import design_matrix, mse, mse_gradient
 from helpers.plots import contours, interval, label, panels
-from helpers.regression import design_matrix, mse, mse_gradient
 from helpers.runtime import setup
 from helpers.widgets import explore, picture, series
 

@@ -59,8 +59,8 @@ from sklearn.linear_model import LogisticRegression
 from helpers import runtime
 from helpers.claims import verdict
 from helpers.exercises import check, hint, solution
+from helpers.foundations.regression import descend, design_matrix, least_squares, standardise
 from helpers.plots import COLORS, label, panels
-from helpers.regression import descend, design_matrix, least_squares, standardise
 from helpers.widgets import explore, picture, series
 
 # %% tags=["config"]

@@ -58,12 +58,12 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import Ridge
 
 from helpers.claims import verdict
-from helpers.classification import sigmoid
 from helpers.data import glyphs
 from helpers.exercises import check, hint, solution
 from helpers.fits import fit_power_law
+from helpers.foundations.classification import sigmoid
+from helpers.foundations.regression import adam_step, cosine
 from helpers.plots import COLORS, interval, label, panels
-from helpers.regression import adam_step, cosine
 from helpers.runtime import setup
 from helpers.widgets import explore, picture, series
 

@@ -63,15 +63,16 @@ from scipy.stats import norm
 from sklearn.datasets import load_breast_cancer
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from helpers import data, privacy, runtime, text, training
+from helpers import data, runtime
 from helpers.claims import verdict
-from helpers.classification import wilson_interval
-from helpers.compress import course
 from helpers.data import TokenBatches, bits_per_byte
 from helpers.exercises import check, hint, solution
+from helpers.foundations import privacy, text
+from helpers.foundations.classification import wilson_interval
+from helpers.foundations.regression import standardise
+from helpers.foundations.text import PIECE, PRIME
 from helpers.plots import interval, label, panels
-from helpers.regression import standardise
-from helpers.text import PIECE, PRIME
+from helpers.transformer import checkpoints, training
 from helpers.widgets import explore, picture, series
 
 # %% tags=["config"]
@@ -602,7 +603,7 @@ for vocab in (256, 300, VOCAB, LARGEST):
 # the same text and judged on the same held-out text each time.
 
 # %%
-model, its_merges = course.load_model(data.path("models/gpt_prose.safetensors"))
+model, its_merges = checkpoints.load_tokenised(data.path("models/gpt_prose.safetensors"))
 windows = data.windows(bpe_encode(held_text, its_merges), N_WINDOWS, SEQ)
 predicted = [bpe_decode(row[1:], its_merges) for row in windows]  # all but each window's first
 nats = training.evaluate(model.double(), windows) * windows[:, 1:].size

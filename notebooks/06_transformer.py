@@ -62,11 +62,12 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from helpers import checkpoints, data, plots, runtime, training, widgets
+from helpers import data, plots, runtime, widgets
 from helpers.claims import verdict
 from helpers.exercises import check, hint, solution
-from helpers.models import GPTConfig, check_tokens, generate, init_weights
-from helpers.text import bpe_decode, bpe_encode, bpe_train, ngram_loss
+from helpers.foundations.text import bpe_decode, bpe_encode, bpe_train, ngram_loss
+from helpers.transformer import checkpoints, training
+from helpers.transformer.models import GPTConfig, check_tokens, generate, init_weights
 
 # %% tags=["config"]
 rng = runtime.setup(seed=0)
@@ -414,9 +415,10 @@ print(f"exact / 6N_total = {exact / (6 * N_total):.3f}")
 # ## Train it
 #
 # One run: AdamW, a short warm-up, a constant rate, and a cool-down over the last two fifths
-# of the steps. `helpers.training` holds the loop; where the machine multiplies numbers of 16 bits
-# (*bfloat16*) much faster, it uses them in the matrix products. It also puts an equivalent, faster
-# attention into the blocks' place for it, `mix` (chapter 07). The same cell runs on CPU, CUDA and
+# of the steps. `helpers.transformer.training` holds the loop; where the machine multiplies numbers
+# of 16 bits (*bfloat16*) much faster, it uses them in the matrix products. It also puts an
+# equivalent, faster attention into the blocks' place for it, `mix` (chapter 07). The same cell runs
+# on CPU, CUDA and
 # MPS. It keeps to one thread, like everything here: a second one would wait at every product for
 # whatever else the machine is doing, such as your browser.
 #

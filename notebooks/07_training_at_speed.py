@@ -66,12 +66,13 @@ from torch import distributed as dist
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
-from helpers import claims, data, fits, models, plots, runtime, training, widgets
+from helpers import claims, data, fits, plots, runtime, widgets
 from helpers.exercises import check, hint, solution
-from helpers.flops import flops_per_token, n_params
-from helpers.models import GPT, GPTConfig, rotate, rotation
-from helpers.steps import prepare, token_loss
-from helpers.training import TrainConfig, make_optimizer
+from helpers.transformer import models, training
+from helpers.transformer.flops import flops_per_token, n_params
+from helpers.transformer.models import GPT, GPTConfig, rotate, rotation
+from helpers.transformer.steps import prepare, token_loss
+from helpers.transformer.training import TrainConfig, make_optimizer
 
 # %% tags=["config"]
 rng = runtime.setup(seed=7)
@@ -491,7 +492,8 @@ import json, os, sys, time
 from pathlib import Path
 import numpy as np
 from torch import distributed as dist
-from helpers import data, models, runtime, training
+from helpers import data, runtime
+from helpers.transformer import models, training
 
 runtime.setup()
 rank, result = int(os.environ["RANK"]), []
@@ -696,7 +698,7 @@ if compiling is not None:
 # with fast links, *pipeline parallel* gives each device some of the layers and keeps them busy
 # with parts of the batch, and sharded data parallel (ZeRO, FSDP) spreads the 16 bytes per
 # parameter over the processes. On a shared cluster, a scheduler (Slurm, Kubernetes, Ray) hands out
-# whole devices, and a job must be able to stop and resume (`helpers.checkpoints`).
+# whole devices, and a job must be able to stop and resume (`helpers.transformer.checkpoints`).
 #
 # ## 6 · How large a batch?
 #

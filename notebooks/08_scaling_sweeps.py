@@ -29,8 +29,8 @@
 #    images.
 #
 # Runs in about 1 minute on a CPU; allow two hours to work through. The live runs are small; the
-# sweep itself was recorded (`make sweep`). A GPU changes nothing here. Before this: chapters 02,
-# 06 and 07.
+# sweep itself was recorded (`make record TABLE=prose`). A GPU changes nothing here. Before this:
+# chapters 02, 06 and 07.
 #
 # | symbol | code | meaning | unit |
 # |---|---|---|---|
@@ -64,14 +64,16 @@ from ipywidgets import Dropdown, IntSlider
 from scipy.special import huber as scipy_huber
 from scipy.stats import chi2
 
-from helpers import corpora, data, fits, ledger, plots, runtime, sweeps, training, widgets
+from helpers import corpora, data, fits, plots, runtime, widgets
 from helpers.claims import verdict
 from helpers.exercises import check, hint, solution
-from helpers.flops import training_bytes
-from helpers.models import GPT
-from helpers.networks import backward, forward, init_mlp, softmax_loss
-from helpers.regression import adam_step
-from helpers.training import make_optimizer, run_steps, wsd
+from helpers.foundations.networks import backward, forward, init_mlp, softmax_loss
+from helpers.foundations.regression import adam_step
+from helpers.scaling import ledger, sweeps
+from helpers.transformer import training
+from helpers.transformer.flops import training_bytes
+from helpers.transformer.models import GPT
+from helpers.transformer.training import make_optimizer, run_steps, wsd
 
 # %% tags=["config"]
 rng = runtime.setup(seed=8)
@@ -188,8 +190,8 @@ print(f"{begun.done} of {begun.total} runs are there, {len(rest)} more steps nee
 # A torn line is cut off and reported, and only that run would be trained again.
 #
 # **Where trials run.** Trials do not talk to each other, so they can run anywhere. The *engine*
-# decides: local processes, one thread each (`make sweep`), or a Ray cluster of several machines
-# (`pip install -e .[cluster]`, then `python tools/record.py standard --engine ray`). Ray finds the
+# decides: local processes, one thread each (`make record`), or a Ray cluster of several machines
+# (`pip install -e .[cluster]`, then `python -m recordings prose --engine ray`). Ray finds the
 # cluster by `RAY_ADDRESS`; all machines need the same checkout at the same path, on a disk they
 # share if trials are to go on elsewhere from their checkpoints. Either way the process that you
 # started is the only one that writes the ledger. A worker that dies is replaced, and its trial goes

@@ -53,11 +53,13 @@ import torch
 from ipywidgets import Dropdown, FloatLogSlider, IntSlider
 from scipy.integrate import quad
 
-from helpers import corpora, data, fits, runtime, sweeps, training
+from helpers import corpora, data, fits, runtime
 from helpers.claims import verdict
 from helpers.exercises import check, hint, solution
-from helpers.models import GPT
 from helpers.plots import interval, label, panels
+from helpers.scaling import sweeps
+from helpers.transformer import training
+from helpers.transformer.models import GPT
 from helpers.widgets import explore, picture, series
 
 # %% tags=["config"]

@@ -60,12 +60,13 @@ from scipy import sparse
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-from helpers import data, plots, runtime, training, widgets
-from helpers.compress import course, prune
+from helpers import corpora, data, plots, runtime, widgets
+from helpers.compress import prune
 from helpers.compress.prune import apply_mask, index_type, matrices, random_mask
 from helpers.exercises import check, hint, solution
 from helpers.fits import fit_power_law, fit_power_law_offset
-from helpers.models import generate
+from helpers.transformer import checkpoints, training
+from helpers.transformer.models import generate
 
 # %% tags=["config"]
 rng = runtime.setup(seed=0)
@@ -83,8 +84,8 @@ HELD_OUT_DENSITY = 0.05  # the density law is fitted without it and must foretel
 # The model is the course's GPT: four blocks of width 128, trained on a few million tokens of prose.
 # The examination is held-out text: whole documents that it never saw. What is measured *here* is
 # computed in float64 on a few windows, so that every machine prints the same digits. The larger
-# tables are *recorded*: `tools/grid_pruning.py` made them with the functions of this notebook, on
-# more windows. So a live loss and a recorded loss of the same model differ a little; compare
+# tables are *recorded*: `make record TABLE=pruning` made them with the functions of this notebook,
+# on more windows. So a live loss and a recorded loss of the same model differ a little; compare
 # within one examination.
 #
 # Only the matrices inside the blocks are pruned. The embedding stays: it is also the output head,
@@ -96,8 +97,8 @@ HELD_OUT_DENSITY = 0.05  # the density law is fitted without it and must foretel
 # small from the start, so these FLOPs buy it more steps.
 
 # %%
-model, merges = course.load_model(data.path("models/gpt_prose.safetensors"))
-train_tokens, held_out, tokens_per_byte = course.load_text(merges)
+model, merges = checkpoints.load_tokenised(data.path("models/gpt_prose.safetensors"))
+train_tokens, held_out, tokens_per_byte = corpora.tokenised(merges)
 windows = data.windows(held_out, N_WINDOWS, SEQ)
 model = model.double()
 weights = matrices(model)
@@ -652,7 +653,7 @@ print("half of the channels, half of the heads: smaller matrices, logits as mask
 # ## Time
 #
 # Now the clock. Times differ from machine to machine, so this table is recorded (one core of an
-# x86 CPU; `tools/grid_pruning.py latency` measures yours). The models of one width took turns
+# x86 CPU; `make record TABLE=pruning_latency` measures yours). The models of one width took turns
 # (A B C A B C …), so that a disturbance of the machine hits all of them. Two uses: 16 windows of
 # 128 tokens at once, and one token after 64 others, with the cache of keys and values.
 

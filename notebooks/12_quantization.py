@@ -67,16 +67,18 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers import data, runtime, training
+from helpers import data, runtime
 from helpers.compress.cache import QuantizedCache
-from helpers.compress.course import load_model, load_text
 from helpers.compress.decode import Decoder, decode_graph
 from helpers.compress.gptq import calibrate, gptq_model, output_error
 from helpers.compress.packing import check_codes, check_packed, load_quantized, save_quantized
 from helpers.compress.quantize import EMBED_BITS, Quantized, check_groups, half_scale
+from helpers.corpora import tokenised
 from helpers.exercises import check, hint, solution
 from helpers.fits import fit_power_law, fit_power_law_offset
 from helpers.plots import interval, label, panels
+from helpers.transformer import training
+from helpers.transformer.checkpoints import load_tokenised
 from helpers.widgets import explore, picture, series
 
 # %% tags=["config"]
@@ -108,13 +110,13 @@ N_BOOTSTRAP = 1000
 #
 # There are two kinds of numbers in this chapter. *Live* ones are computed here, on a few windows of
 # text. *Recorded* ones come from `data/sweeps/quantization.csv`: the same functions, for many
-# models, on 500 windows (`tools/grid_quantization.py` makes it again).
+# models, on 500 windows (`make record TABLE=quantization` makes it again).
 
 # %%
 rng = runtime.setup(SEED)
-model, merges = load_model(data.path("models/gpt_prose.safetensors"))
+model, merges = load_tokenised(data.path("models/gpt_prose.safetensors"))
 weights = {name: w.clone() for name, w in model.state_dict().items()}  # fp32
-train_tokens, held_out, tokens_per_byte = load_text(merges)
+train_tokens, held_out, tokens_per_byte = tokenised(merges)
 windows = data.windows(held_out, N_WINDOWS, SEQ)
 calibration = data.windows(train_tokens, N_CALIBRATION, SEQ)
 model = model.double()
@@ -681,7 +683,7 @@ for d, (what, n_bits) in product(sorted(exact.index), KINDS.items()):
           + (f", loss {round(risen, 2) + 0.0:+.2f} %, {onnx.bytes[d, n_bits] / 1000:.0f} kB"
              if n_bits else ""))
     assert n_bits in (0, 32) or (time.ratio.item() >= 2.5 and risen <= BARS[n_bits])
-small = load_model(data.path("models/gpt_small.safetensors"))[0]  # width 64, 11,059 steps
+small = load_tokenised(data.path("models/gpt_small.safetensors"))[0]  # width 64, 11,059 steps
 small_loss = training.evaluate(small, data.windows(held_out, 100, SEQ))
 ms = latency.set_index(["what", "d_model"]).ms
 for d, what, loss in ((128, "ONNX Runtime int4", onnx.loss[128, 4]),

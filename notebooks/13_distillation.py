@@ -63,16 +63,17 @@ from ipywidgets import Dropdown, FloatLogSlider
 from safetensors.torch import save
 from torch.nn import functional as F
 
-from helpers import corpora, data, runtime, training
+from helpers import corpora, data, runtime
 from helpers.claims import verdict
-from helpers.compress import course, packing, prune
+from helpers.compress import packing, prune
 from helpers.compress.codec import START, compress, decompress, stream_lengths
 from helpers.compress.entropy import decode_integers, encode_integers, pack_model, unpack_model
 from helpers.compress.quantize import Quantized, quantize_state
 from helpers.exercises import check, hint, solution
-from helpers.models import GPT, GPTConfig, KVCache, probabilities
+from helpers.foundations.text import bpe_decode, bpe_encode
 from helpers.plots import COLORS, label, panels
-from helpers.text import bpe_decode, bpe_encode
+from helpers.transformer import checkpoints, training
+from helpers.transformer.models import GPT, GPTConfig, KVCache, probabilities
 from helpers.widgets import explore, picture, series
 
 # %% tags=["config"]
@@ -98,8 +99,8 @@ PUBLISHED = ("gzip", "LZMA2", "Transformer 200K", "Transformer 3.2M", "Chinchill
 
 # %%
 rng = runtime.setup(SEED)
-small, merges = course.load_model(data.path(SMALL))
-large, _ = course.load_model(data.path(LARGE))
+small, merges = checkpoints.load_tokenised(data.path(SMALL))
+large, _ = checkpoints.load_tokenised(data.path(LARGE))
 train_text, held_out = (bytes(part) for part in corpora.load("prose"))
 tokens = bpe_encode(held_out, merges)
 for name, model in (("small", small), ("large", large)):
@@ -405,7 +406,7 @@ def held_out_loss(state: dict) -> float:
     return training.evaluate(model, windows)
 
 
-pruned = course.load_model(data.path(LARGE))[0]
+pruned = checkpoints.load_tokenised(data.path(LARGE))[0]
 prune.apply_mask(pruned, prune.magnitude_mask(prune.matrices(pruned), DENSITY))
 codes = {"dense": quantize_state(large.state_dict(), BITS, GROUP, symmetric=True),
          "pruned": quantize_state(pruned.state_dict(), BITS, GROUP, symmetric=True)}

@@ -34,13 +34,14 @@ def sources() -> list[Path]:
 
 
 def imported_helpers(source: str) -> set[str]:
-    """Helper modules that a piece of Python imports directly: "fits", or "compress.prune"."""
+    """Helper modules that a piece of Python imports directly: "data", or "compress.prune"."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "helpers":
             inside = node.module.removeprefix("helpers").lstrip(".")
-            names |= ({inside} if _module(inside).is_file() else
-                      {f"{inside}.{alias.name}".lstrip(".") for alias in node.names})
+            for alias in node.names:
+                name = f"{inside}.{alias.name}".lstrip(".")
+                names.add(name if _module(name).is_file() else inside)
     return names
 
 

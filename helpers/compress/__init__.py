@@ -1,1 +1,1 @@
-"""Compression from its parts: pruning, quantisation, distillation, entropy coding; see README."""
+"""Part IV from its parts: pruning, quantisation, distillation, entropy coding."""

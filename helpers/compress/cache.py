@@ -6,7 +6,7 @@ from torch import nn
 
 from helpers.compress.packing import pack_bits, unpack_bits
 from helpers.compress.quantize import dequantize, fit_scale, half_scale, quantize
-from helpers.models import GPT, KVCache
+from helpers.transformer.models import GPT, KVCache
 
 
 class QuantizedCache(KVCache):

@@ -9,8 +9,8 @@ import constriction
 import numpy as np
 import torch
 
-from helpers.models import GPT, KVCache, probabilities
-from helpers.text import bpe_decode, bpe_encode
+from helpers.foundations.text import bpe_decode, bpe_encode
+from helpers.transformer.models import GPT, KVCache, probabilities
 
 MAGIC, VERSION = b"SLWZ", 1
 HEADER = struct.Struct("<4sBHIQI8s8s8s")  # see `compress`

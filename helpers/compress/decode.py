@@ -12,7 +12,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch.nn import functional as F
 
 from helpers.compress.quantize import Quantized, dequantize_state
-from helpers.models import GPT, KVCache, rotation
+from helpers.transformer.models import GPT, KVCache, rotation
 
 OPSETS = (("", 23), ("com.microsoft", 1))
 

@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from helpers.data import TokenBatches
-from helpers.models import GPT
-from helpers.steps import prepare
-from helpers.training import TrainConfig, make_optimizer, wsd
+from helpers.transformer.models import GPT
+from helpers.transformer.steps import prepare
+from helpers.transformer.training import TrainConfig, make_optimizer, wsd
 
 
 def distillation_loss(z, z_teacher, targets, weight, temperature):

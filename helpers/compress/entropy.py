@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from helpers.compress.quantize import Quantized, dequantize
-from helpers.models import GPT, GPTConfig
+from helpers.transformer.models import GPT, GPTConfig
 
 FORMAT = "gpt, entropy coded, 1"
 

@@ -13,7 +13,7 @@ from helpers.compress.quantize import (
     quantize,
     quantize_state,
 )
-from helpers.models import GPT, rotation
+from helpers.transformer.models import GPT, rotation
 
 
 def gptq(w, H, n_bits, group_size, symmetric=False, damping=0.01):

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from helpers.models import GPT, GPTConfig
-from helpers.training import make_optimizer, run_steps
+from helpers.transformer.models import GPT, GPTConfig
+from helpers.transformer.training import make_optimizer, run_steps
 
 
 def matrices(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from helpers.exercises import IN_PLACE, exercise
-from helpers.regression import design_matrix, mse, mse_gradient, ridge, shrinkage
+from helpers.foundations.regression import design_matrix, mse, mse_gradient, ridge, shrinkage
 
 
 def _problem(seed: int, n: int, d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ import numpy as np
 
 from helpers import data
 from helpers.exercises import exercise
-from helpers.models import probabilities
+from helpers.transformer.models import probabilities
 
 
 def crossing(what, rival):

@@ -6,8 +6,9 @@ from functools import partial
 import numpy as np
 
 from helpers import corpora, data, runtime
-from helpers.compress import codec, course
-from helpers.text import bpe_encode
+from helpers.compress import codec
+from helpers.foundations.text import bpe_encode
+from helpers.transformer import checkpoints
 
 N_BYTES, ROUNDS = 50_000, 3
 
@@ -16,7 +17,7 @@ def rows():
     runtime.setup()
     text = bytes(corpora.load("prose")[1])[:N_BYTES]
     for name, bound in (("gpt_small", "≥ 5"), ("gpt_prose", "")):
-        model, merges = course.load_model(data.path(f"models/{name}.safetensors"))
+        model, merges = checkpoints.load_tokenised(data.path(f"models/{name}.safetensors"))
         packed = codec.compress(model, merges, text)
         assert codec.decompress(model, merges, packed) == text, "the text does not come back"
         seconds = runtime.take_turns({

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-from helpers import fits
+from helpers.scaling import fits
 
 DELTA, EVERY, ROUNDS = 1e-3, 15, 9
 TRUTH = (1.69, 406.4, 410.7, 0.34, 0.28)

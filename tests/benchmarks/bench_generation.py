@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from helpers import runtime
-from helpers.models import GPT, GPTConfig, generate
+from helpers.transformer.models import GPT, GPTConfig, generate
 
 LENGTHS, STREAMS, ROUNDS = (32, 64, 128, 256), 32, 5
 

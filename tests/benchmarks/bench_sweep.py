@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from helpers import corpora, data, runtime, sweeps, training
-from helpers.models import GPT
-from helpers.sweeps import Trial, learning_rate
+from helpers import corpora, data, runtime
+from helpers.scaling import sweeps
+from helpers.scaling.sweeps import Trial, learning_rate
+from helpers.transformer import training
+from helpers.transformer.models import GPT
 
 TOKENS = tuple(512 * round(256 * 2**(i / 2)) for i in range(7))  # 0.125M … 1M by factors of √2
 GRID = [Trial(d, n_layer, learning_rate(d), TOKENS) for d, n_layer in ((48, 3), (64, 4), (96, 4))]

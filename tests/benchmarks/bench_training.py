@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers import data, models, runtime, steps, training
-from helpers.flops import flops_per_token
-from helpers.models import GPT, GPTConfig
+from helpers import data, runtime
+from helpers.transformer import models, steps, training
+from helpers.transformer.flops import flops_per_token
+from helpers.transformer.models import GPT, GPTConfig
 
 BATCH, SEQ, ROUNDS = 16, 128, 7
 SHAPES = [GPTConfig(n_layer=n_layer, n_head=n_head, d_model=d_model)  # and the least ratio

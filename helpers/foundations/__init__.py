@@ -1,0 +1,1 @@
+"""Part I from its parts: regression, classification, networks, text, privacy."""

@@ -1,0 +1,1 @@
+"""Part III from its parts: laws and their fits, sweeps, the ledger of runs."""
