@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, files
 import numpy as np
 
 from helpers import data
-from helpers.foundations.text import bpe_encode
+from helpers.foundations.tokens import bpe_encode
 
 PRIME = 0x9E3779B97F4A7C15  # any odd number: its powers have inverses modulo 2^64
 PASSAGE = 1024  # bytes; the unit that is shuffled, spoilt, copied, filtered and mixed

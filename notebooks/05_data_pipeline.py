@@ -70,7 +70,8 @@ from helpers.exercises import check, hint, solution
 from helpers.foundations import privacy, text
 from helpers.foundations.classification import wilson_interval
 from helpers.foundations.regression import standardise
-from helpers.foundations.text import PIECE, PRIME
+from helpers.foundations.text import PRIME
+from helpers.foundations.tokens import PIECE, ngram_loss
 from helpers.plots import interval, label, panels
 from helpers.transformer import checkpoints, training
 from helpers.widgets import explore, picture, series
@@ -618,7 +619,7 @@ for vocab in VOCABS:
     encoded = [bpe_encode(t, many_merges[:vocab - 256]) for t in (sample, held_text)]
     per_byte, losses = len(encoded[1]) / len(held_text), {}
     for n in (2, 3):
-        losses[f"nats/token, n = {n}"] = loss = text.ngram_loss(*encoded, vocab, n)
+        losses[f"nats/token, n = {n}"] = loss = ngram_loss(*encoded, vocab, n)
         losses[f"bits/byte, n = {n}"] = bits_per_byte(loss, per_byte)
     known, asked = (t[:-2] * vocab**2 + t[1:-1] * vocab + t[2:] for t in encoded)
     losses["new triples"] = np.mean(~np.isin(asked, known))  # never seen in training
@@ -627,7 +628,7 @@ table = pd.DataFrame(table).set_index("vocabulary")
 print(table.round(3).to_string())
 raw = [np.frombuffer(t, dtype=np.uint8) for t in (sample, held_text)]
 print("bits/byte of byte models with a longer context:",
-      {f"n = {n}": round(bits_per_byte(text.ngram_loss(*raw, 256, n)), 3) for n in LONGER})
+      {f"n = {n}": round(bits_per_byte(ngram_loss(*raw, 256, n)), 3) for n in LONGER})
 
 # %%
 axes = panels(3, "Six tokenisers, the same text")

@@ -65,7 +65,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from helpers import data, plots, runtime, widgets
 from helpers.claims import verdict
 from helpers.exercises import check, hint, solution
-from helpers.foundations.text import bpe_decode, bpe_encode, bpe_train, ngram_loss
+from helpers.foundations.tokens import bpe_decode, bpe_encode, bpe_train, ngram_loss
 from helpers.transformer import checkpoints, training
 from helpers.transformer.models import GPTConfig, check_tokens, generate, init_weights
 

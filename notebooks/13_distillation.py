@@ -70,7 +70,7 @@ from helpers.compress.codec import START, compress, decompress, stream_lengths
 from helpers.compress.entropy import decode_integers, encode_integers, pack_model, unpack_model
 from helpers.compress.quantize import Quantized, quantize_state
 from helpers.exercises import check, hint, solution
-from helpers.foundations.text import bpe_decode, bpe_encode
+from helpers.foundations.tokens import bpe_decode, bpe_encode
 from helpers.plots import COLORS, label, panels
 from helpers.transformer import checkpoints, training
 from helpers.transformer.models import GPT, GPTConfig, KVCache, probabilities

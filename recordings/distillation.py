@@ -19,7 +19,7 @@ from safetensors.torch import save
 from helpers import corpora, data, runtime
 from helpers.compress import codec, distil, entropy, prune
 from helpers.compress.quantize import dequantize_state, quantize_state
-from helpers.foundations.text import bpe_decode, bpe_encode
+from helpers.foundations.tokens import bpe_decode, bpe_encode
 from helpers.scaling import ledger
 from helpers.transformer import checkpoints, training
 from helpers.transformer.flops import flops_per_token, n_params

@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict
 
 from helpers import corpora, data, runtime
-from helpers.foundations.text import bpe_train
+from helpers.foundations.tokens import bpe_train
 from helpers.scaling import ledger, sweeps
 from helpers.transformer import checkpoints, training
 from helpers.transformer.flops import flops_per_token

@@ -9,7 +9,7 @@ import constriction
 import numpy as np
 import torch
 
-from helpers.foundations.text import bpe_decode, bpe_encode
+from helpers.foundations.tokens import bpe_decode, bpe_encode
 from helpers.transformer.models import GPT, KVCache, probabilities
 
 MAGIC, VERSION = b"SLWZ", 1

@@ -7,7 +7,7 @@ import numpy as np
 
 from helpers import corpora, data, runtime
 from helpers.compress import codec
-from helpers.foundations.text import bpe_encode
+from helpers.foundations.tokens import bpe_encode
 from helpers.transformer import checkpoints
 
 N_BYTES, ROUNDS = 50_000, 3

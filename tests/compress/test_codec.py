@@ -14,7 +14,7 @@ from scipy import stats
 
 from helpers.compress import codec, entropy
 from helpers.compress.quantize import dequantize_state, quantize_state
-from helpers.foundations.text import bpe_encode, bpe_train
+from helpers.foundations.tokens import bpe_encode, bpe_train
 from helpers.runtime import ROOT
 from helpers.transformer.models import GPT, GPTConfig
 
