@@ -12,6 +12,8 @@ from scipy import stats
 
 from helpers.scaling import approaches, solvers
 from helpers.scaling.approaches import (  # noqa: F401
+    IsoFLOP,
+    Kaplan,
     envelope,
     fit_kaplan,
     isoflop,
