@@ -13,42 +13,68 @@ from collections.abc import Callable
 
 import numpy as np
 
+_REFUSALS = (TypeError, ValueError, ArithmeticError, AttributeError, LookupError, RuntimeError)
+
 
 def accepts(needs: Callable | tuple = (), **rules: Callable):
     """Decorator: each named argument that is given goes through its rule, then all through `needs`.
 
     A rule takes the value and returns it, converted where that loses nothing, or raises ValueError
     or TypeError with what was expected. `needs` (one or several, from `need`, `same_length`,
-    `same_shape`) look at all arguments together. Raises TypeError for a rule without a parameter.
+    `same_shape`) look at all arguments together; a default is taken as it stands. Raises TypeError
+    for a rule without a parameter.
     """
     needs = needs if isinstance(needs, tuple) else (needs,)
 
     def wrap(function):
         made = function.__init__ if inspect.isclass(function) else function
         signature = inspect.signature(made)
-        if strangers := rules.keys() - signature.parameters.keys():
+        parameters = signature.parameters
+        if strangers := rules.keys() - parameters.keys():
             raise TypeError(f"{function.__qualname__} has no {', '.join(sorted(strangers))}")
+        ruled = [(name, rules[name]) for name in parameters if name in rules]
+        kinds = {name: p.kind for name, p in parameters.items()}
+        places = [name for name, kind in kinds.items() if kind == kind.POSITIONAL_OR_KEYWORD]
+        simple = all(name in places or k == k.KEYWORD_ONLY for name, k in kinds.items())
+        bare = inspect.BoundArguments(signature, {})
+        bare.apply_defaults()
+        defaults = bare.arguments
+        required = parameters.keys() - defaults.keys()
+
+        def named(args, kwargs) -> dict | None:
+            if not simple:  # *args, **kwargs
+                try:
+                    return signature.bind(*args, **kwargs).arguments
+                except TypeError:
+                    return None
+            given = dict(zip(places, args, strict=False))
+            given.update(kwargs)
+            fits = required <= given.keys() <= parameters.keys()
+            return given if fits and len(given) == len(args) + len(kwargs) else None
 
         @functools.wraps(made)
         def checked(*args, **kwargs):
-            try:
-                bound = signature.bind(*args, **kwargs)
-            except TypeError:
+            if (given := named(args, kwargs)) is None:
                 return made(*args, **kwargs)  # Python's own words for a call of the wrong form
-            given = bound.arguments
-            for name in rules.keys() & given.keys():
-                try:
-                    given[name] = rules[name](given[name])
-                except (TypeError, ValueError) as error:
-                    kind = TypeError if isinstance(error, TypeError) else ValueError
-                    raise kind(f"{function.__name__}: {name}={shown(given[name])}: "
-                               f"{error}") from None
+            for name, rule in ruled:
+                if name in given:
+                    try:
+                        given[name] = rule(given[name])
+                    except _REFUSALS as error:
+                        raise _kind(error)(f"{function.__name__}: {name}={shown(given[name])}: "
+                                           f"{error}") from None
             if needs:
-                everything = inspect.BoundArguments(signature, given.copy())
-                everything.apply_defaults()
+                everything = defaults | given
                 for check in needs:
-                    if said := check(everything.arguments):
+                    try:
+                        said = check(everything)
+                    except _REFUSALS as error:
+                        raise _kind(error)(f"{function.__name__}: {error}") from None
+                    if said:
                         raise ValueError(f"{function.__name__}: {said}")
+            if simple:
+                return made(**given)
+            bound = inspect.BoundArguments(signature, given)
             return made(*bound.args, **bound.kwargs)
 
         if made is function:
@@ -59,11 +85,15 @@ def accepts(needs: Callable | tuple = (), **rules: Callable):
     return wrap
 
 
+def _kind(error: Exception) -> type:
+    return TypeError if isinstance(error, TypeError | AttributeError) else ValueError
+
+
 def shown(value) -> str:
     """A value in at most 60 characters, for a message; a long array by its type and shape."""
-    if hasattr(value, "dtype") and hasattr(value, "shape") and np.prod(value.shape) > 8:
-        return f"<{type(value).__name__} of {value.dtype}, shape {tuple(value.shape)}>"
     try:
+        if hasattr(value, "dtype") and hasattr(value, "shape") and np.prod(value.shape) > 8:
+            return f"<{type(value).__name__} of {value.dtype}, shape {tuple(value.shape)}>"
         text = " ".join(repr(value).split())
     except Exception:
         text = f"a {type(value).__name__}"

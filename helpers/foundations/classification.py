@@ -2,7 +2,41 @@
 
 import numpy as np
 
+from helpers.foundations import rules
+from helpers.foundations.accepts import accepts, need, same_length
+from helpers.foundations.regression import independent
 
+_LOGITS, _SOFT_LABELS = rules.reals(least=1), rules.reals(None, 0, 1, least=1)
+_PAIRED = need(lambda y, predicted: y.shape == predicted.shape and y.ndim == 1,
+               "one-dimensional arrays of one shape")
+_BOTH = need(lambda y: 0 < y.sum() < len(y), "both classes, 0 and 1")
+_COUNTED = (need(lambda k, n: not k.ndim or not n.ndim or k.shape == n.shape,
+                 "equal shapes, or one number"),
+            need(lambda k, n: np.all(k <= n), "k at most n"))
+
+
+def _probabilities(values):
+    """Rule: probabilities, not logits → float64 array, at least one."""
+    try:
+        return rules.reals(1, 0, 1, least=1)(values)
+    except ValueError as error:
+        raise ValueError(f"expected probabilities between 0 and 1, not logits: {error}") from None
+
+
+def _counts(least: int):
+    """Rule: whole numbers of things, also as float → float64 array, so that no product wraps."""
+    numbers = rules.reals(low=least)
+
+    def rule(values):
+        counts = numbers(values)
+        if np.any(counts % 1):
+            raise ValueError("expected whole numbers")
+        return counts
+
+    return rule
+
+
+@accepts(z=rules.reals(finite=False))
 def sigmoid(z):
     """Probability of class 1 for the logit z: 1 / (1 + e^−z), without overflow at any z.
 
@@ -11,12 +45,13 @@ def sigmoid(z):
     return np.exp(-np.logaddexp(0, -z))
 
 
+@accepts(z=_LOGITS, y=_SOFT_LABELS)
 def cross_entropy(z, y):
     """Mean cross-entropy of labels y under the logits z, in nats per example.
 
     z, y: arrays of the same shape, z finite; y is 0 or 1, or a probability of class 1 → scalar
-    ≥ 0, nan (with numpy's warning) for no example. From logits, so that a confident mistake costs
-    |z| and never log 0. Divide by ln 2 for bits. Raises ValueError if the shapes differ: (n, 1)
+    ≥ 0. From logits, so that a confident mistake costs |z| and never log 0. Divide by ln 2 for
+    bits. Raises ValueError if the shapes differ: (n, 1)
     against (n,) would be n² comparisons.
     """
     if np.shape(z) != np.shape(y):
@@ -24,6 +59,7 @@ def cross_entropy(z, y):
     return np.mean(np.logaddexp(0, z) - y * z)
 
 
+@accepts(z=_LOGITS, y=_SOFT_LABELS)
 def cross_entropy_gradient(z, y):
     """Gradient of `cross_entropy` in the logits: (sigmoid(z) − y) / n.
 
@@ -35,14 +71,16 @@ def cross_entropy_gradient(z, y):
     return (sigmoid(z) - y) / np.size(y)
 
 
+@accepts(X=rules.reals(2, least=1), y=rules.labels(), lam=rules.number(0), n_steps=rules.integer(1),
+         needs=(same_length("X", "y"), need(lambda X, lam: lam > 0 or independent(X),
+                                            "linearly independent columns, or lam > 0")))
 def logistic_regression(X, y, lam=0.0, n_steps=50):
     """θ that minimises cross_entropy(X θ, y) + λ Σ θ_j² (intercept left out), by Newton's method.
 
     X: (n, p) with the ones in column 0, y: (n,) of 0 and 1 → (p,). scikit-learn's C is
     1 / (2 n λ). A step that would raise the objective is halved. Raises ValueError for lam = 0
     if a line separates the classes, examples on the line itself aside (then no θ is lowest), or if
-    n_steps were not enough; numpy's LinAlgError if columns are linearly dependent and lam = 0
-    (unless rounding hides it).
+    n_steps were not enough, or if columns are linearly dependent and lam = 0.
     """
     penalty = np.full(X.shape[1], 2.0 * lam)
     penalty[0] = 0
@@ -65,6 +103,7 @@ def logistic_regression(X, y, lam=0.0, n_steps=50):
     raise ValueError(f"the gradient is not zero after {n_steps} steps; use lam > 0 or more steps")
 
 
+@accepts(k=_counts(0), n=_counts(1), c=rules.number(0), needs=_COUNTED)
 def wald_interval(k, n, c=1.96):
     """Interval of a share from k successes of n: share ± c standard errors.
 
@@ -77,6 +116,7 @@ def wald_interval(k, n, c=1.96):
     return share - half, share + half
 
 
+@accepts(k=_counts(0), n=_counts(1), c=rules.number(0), needs=_COUNTED)
 def wilson_interval(k, n, c=1.96):
     """Interval of a share from k successes of n: all shares within c of *their* standard errors.
 
@@ -89,6 +129,7 @@ def wilson_interval(k, n, c=1.96):
     return centre - half, centre + half
 
 
+@accepts(y=rules.labels(None), predicted=rules.labels(None), needs=_PAIRED)
 def confusion_matrix(y, predicted):
     """Counts [[TN, FP], [FN, TP]]: rows are the true class 0 and 1, columns the predicted one.
 
@@ -100,6 +141,7 @@ def confusion_matrix(y, predicted):
     return np.bincount(2 * np.array(y, int) + np.array(predicted, int), minlength=4).reshape(2, 2)
 
 
+@accepts(y=rules.labels(None), predicted=rules.labels(None), needs=_PAIRED)
 def precision_recall_f1(y, predicted):
     """Precision, recall and their harmonic mean F1, for class 1.
 
@@ -111,6 +153,8 @@ def precision_recall_f1(y, predicted):
     return share(tp, tp + fp), share(tp, tp + fn), share(2 * tp, 2 * tp + fp + fn)
 
 
+@accepts(y=rules.labels(), score=rules.reals(1, finite=False),
+         needs=(same_length("y", "score"), _BOTH))
 def roc_curve(y, score):
     """False and true positive rates at every threshold that changes the prediction score ≥ t.
 
@@ -129,6 +173,8 @@ def roc_curve(y, score):
     return np.append(0, fp) / fp[-1], np.append(0, tp) / tp[-1], thresholds
 
 
+@accepts(y=rules.labels(), score=rules.reals(1, finite=False),
+         needs=(same_length("y", "score"), _BOTH))
 def roc_auc_score(y, score):
     """Chance that a random example of class 1 scores higher than one of class 0; ties count half.
 
@@ -144,6 +190,8 @@ def roc_auc_score(y, score):
     return np.mean(below + not_above) / 2 / len(negative)
 
 
+@accepts(y=rules.labels(), p=_probabilities, n_bins=rules.integer(1, 10**6),
+         needs=same_length("y", "p"))
 def calibration_curve(y, p, n_bins=10):
     """What was predicted and what happened, in bins of equal width over [0, 1].
 
@@ -162,6 +210,8 @@ def calibration_curve(y, p, n_bins=10):
     return happened, predicted, count[full]
 
 
+@accepts(y=rules.labels(), p=_probabilities, n_bins=rules.integer(1, 10**6),
+         needs=same_length("y", "p"))
 def expected_calibration_error(y, p, n_bins=10):
     """Mean over the examples of |share of ones − mean prediction| in their bin.
 

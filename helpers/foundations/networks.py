@@ -1,20 +1,48 @@
-"""Multilayer perceptrons by hand (numpy), and random features: parameters are one flat vector.
+"""Networks by hand (numpy), random features, and what a linear fit loses with few of them.
 
-`sizes` are the units of each layer, input and output included: (64, 32, 10) has one hidden layer.
+A network's parameters are one flat vector. `sizes` are the units of each layer, input and output
+included: (64, 32, 10) has one hidden layer.
 """
 
 from itertools import pairwise
 
 import numpy as np
 
+from helpers.foundations import rules
+from helpers.foundations.accepts import accepts, need, same_length
 from helpers.foundations.classification import sigmoid
+from helpers.foundations.regression import independent
+
+_ACTIVATION = rules.one_of("relu", "tanh", "sigmoid", "linear")
+_GENERATOR = rules.a(np.random.Generator)
+_TABLE = rules.reals(2, least=1)
+_UNITS = rules.each(rules.integer(1), least=2)
 
 
+def _sizes(values):
+    """Rule: units of at least two layers → tuple."""
+    return tuple(_UNITS(values))
+
+
+def _cut(given) -> str:
+    """A need: as many parameters as the layers of these sizes have."""
+    theta, sizes = given["theta"], given["sizes"]
+    wanted = sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
+    return "" if len(theta) == wanted else (
+        f"{len(theta)} parameters, but the sizes {sizes} need {wanted}")
+
+
+def _cached(sizes, cache, delta) -> bool:
+    """A need: the inputs and slopes of each layer, for as many examples as delta has."""
+    wanted = [((len(delta), n_in), (len(delta), n_out)) for n_in, n_out in pairwise(sizes)]
+    return delta.shape == wanted[-1][1] and [(h.shape, slope.shape) for h, slope in cache] == wanted
+
+
+@accepts(name=_ACTIVATION, z=rules.reals())
 def activate(name, z):
     """An activation's value and its slope at z, elementwise: two arrays of z's shape.
 
-    name: "relu", "tanh", "sigmoid" or "linear"; raises KeyError for another. The slope of ReLU
-    at exactly 0 is taken as 0.
+    name: "relu", "tanh", "sigmoid" or "linear". The slope of ReLU at exactly 0 is taken as 0.
     """
     if name == "relu":
         return np.maximum(z, 0), (z > 0) * 1.0
@@ -23,6 +51,7 @@ def activate(name, z):
     return value, slope[name]
 
 
+@accepts(sizes=_sizes, gain=rules.number(0), rng=_GENERATOR)
 def init_mlp(sizes, gain, rng):
     """Random weights of standard deviation gain / √(units that feed them), and biases of zero.
 
@@ -36,10 +65,12 @@ def init_mlp(sizes, gain, rng):
     return np.concatenate(parts)
 
 
+@accepts(theta=rules.reals(1), sizes=_sizes, needs=_cut)
 def layers_of(theta, sizes):
     """θ cut into layers: a list of (W, b), shapes (n_in, n_out) and (n_out,), views of theta.
 
-    Writing to a view changes theta. Raises ValueError if theta has not the length that sizes need.
+    Writing to a view changes theta, if that is an array of float64. Raises ValueError if theta has
+    not the length that sizes need.
     """
     layers, at = [], 0
     for n_in, n_out in pairwise(sizes):
@@ -51,6 +82,8 @@ def layers_of(theta, sizes):
     return layers
 
 
+@accepts(theta=rules.reals(1), sizes=_sizes, X=rules.reals(2), name=_ACTIVATION, needs=(
+    _cut, need(lambda X, sizes: X.shape[1] == sizes[0], "a column of X for each input")))
 def forward(theta, sizes, X, name):
     """Logits (n, sizes[-1]) of the rows of X (n, sizes[0]), and what `backward` needs.
 
@@ -65,11 +98,14 @@ def forward(theta, sizes, X, name):
     return h, cache
 
 
+@accepts(logits=_TABLE, labels=rules.integers(1, 0), needs=(same_length("logits", "labels"), need(
+    lambda logits, labels: labels.max(initial=0) < logits.shape[1], "labels below the number of "
+    "columns")))
 def softmax_loss(logits, labels):
     """Mean cross-entropy in nats of logits (n, k), and its gradient with respect to them (n, k).
 
-    labels: (n,) integers from 0 to k − 1 (a negative one counts from the end, as everywhere in
-    numpy). Each row's largest logit is subtracted first, so that no exponential overflows.
+    labels: (n,) integers from 0 to k − 1, n ≥ 1. Each row's largest logit is subtracted first,
+    so that no exponential overflows.
     """
     rows = np.arange(len(labels))
     log_p = logits - logits.max(axis=1, keepdims=True)
@@ -79,6 +115,8 @@ def softmax_loss(logits, labels):
     return -log_p[rows, labels].mean(), delta / len(labels)
 
 
+@accepts(theta=rules.reals(1), sizes=_sizes, cache=rules.a(list, tuple), delta=rules.reals(2),
+         needs=(_cut, need(_cached, "what `forward` cached for these sizes and examples")))
 def backward(theta, sizes, cache, delta):
     """Gradient of the loss in θ, flat as θ, from delta, its gradient in the logits (n, k).
 
@@ -93,6 +131,8 @@ def backward(theta, sizes, cache, delta):
     return np.concatenate(parts)
 
 
+@accepts(X=rules.reals(2), W=_TABLE, needs=need(
+    lambda X, W: X.shape[1] == len(W), "a row of W for each column of X"))
 def relu_features(X, W):
     """Random features max(0, XW) / √n_features of the rows of X; W is drawn once and kept.
 
@@ -101,12 +141,63 @@ def relu_features(X, W):
     return np.maximum(X @ W, 0) / np.sqrt(W.shape[1])
 
 
+@accepts(A=_TABLE, T=rules.reals(2), lam=rules.number(0), needs=(same_length("A", "T"), need(
+    lambda A, lam: lam > 0 or np.linalg.matrix_rank(A) == min(A.shape),
+    "features of full rank (none dead, no row twice), or lam > 0")))
 def feature_fit(A, T, lam=0.0):
     """Weights of lowest Σ(A w − T)² + lam Σw²; at lam = 0 the shortest of the best.
 
     A: (n, n_features), T: (n, k) targets → (n_features, k). `lam` is n times the λ of chapter 01.
-    At lam = 0, A needs full rank (a dead feature or a repeated row lacks it): unlike lstsq, no tiny
-    singular value is cut off, so the weights come out huge, or nan at exactly 0.
+    Raises ValueError at lam = 0 if A lacks full rank, by a dead feature or a repeated row: no
+    singular value is cut off as in lstsq, so the weights would be rounding errors over 0.
     """
     U, s, Vt = np.linalg.svd(A, full_matrices=False)
     return Vt.T @ ((s / (s**2 + lam))[:, None] * (U.T @ T))
+
+
+@accepts(steps=rules.integers((0, 1), 0, 2**62), h=rules.reals(1), e=rules.reals(1),
+         lr=rules.number(0), needs=same_length("h", "e"))
+def loss_after_steps(steps, h, e, lr):
+    """Loss above its minimum after full-batch descent on a bowl: ½ Σ h e² (1 − lr·h)^(2·steps).
+
+    h: (p,) curvatures (eigenvalues of the Hessian), e: (p,) start minus minimum along the same
+    directions; steps: an integer or (k,) integers → scalar or (k,). Exact, up to rounding.
+    """
+    shrink = (1 - lr * h) ** (2 * np.asarray(steps)[..., None])
+    return np.sum(h * e**2 * shrink, axis=-1) / 2
+
+
+@accepts(N=rules.integers((0, 1), 0), signal=rules.reals(1, 0), needs=need(
+    lambda N, signal: N.max(initial=0) <= len(signal), "N at most the number of features"))
+def loss_with_features(N, signal):
+    """Loss of the best predictor from the first N independent features: what the rest explains.
+
+    signal: (n_features,) variance of y that each feature explains; N: an integer or (k,)
+    integers, at most n_features → scalar or (k,).
+    """
+    tail = np.append(np.cumsum(signal[::-1])[::-1], 0.0)
+    return tail[N]
+
+
+@accepts(X=rules.reals(2), y=rules.reals(1), needs=(same_length("X", "y"), need(
+    lambda X: independent(X @ X.T), "linearly independent rows, at most as many as columns")))
+def smallest_fit(X, y):
+    """The shortest θ that fits all samples, Xᵀ(XXᵀ)⁻¹y, where rows are fewer than columns.
+
+    X: (D, p) of rank D ≤ p, y: (D,) → (p,). Gradient descent from θ = 0 ends here.
+    """
+    return X.T @ np.linalg.solve(X @ X.T, y)
+
+
+@accepts(D=rules.integer(0), eigenvalues=rules.reals(1, above=0), signal=rules.reals(1, 0),
+         rng=_GENERATOR, needs=(same_length("eigenvalues", "signal"), need(
+             lambda D, eigenvalues: len(eigenvalues) >= D, "D at most the number of features")))
+def loss_with_samples(D, eigenvalues, signal, rng):
+    """Loss, on fresh data, of the smallest fit to D random samples without label noise.
+
+    eigenvalues, signal: (n_features,) variance of each Gaussian feature, and variance of y that
+    it explains; D well below n_features; draws from the numpy generator `rng` → scalar.
+    """
+    w = np.sqrt(signal / eigenvalues)
+    X = rng.standard_normal((D, len(eigenvalues))) * np.sqrt(eigenvalues)
+    return np.sum(eigenvalues * (smallest_fit(X, X @ w) - w) ** 2)

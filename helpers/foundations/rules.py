@@ -32,9 +32,11 @@ def a(*types: type) -> Callable:
 def one_of(*values) -> Callable:
     """Rule: one of these values."""
     def rule(value):
-        if not any(value is v or (type(value) is type(v) and value == v) for v in values):
-            raise ValueError(f"expected one of {', '.join(map(repr, values))}")
-        return value
+        for v in values:
+            alike = type(value) is type(v) or (isinstance(v, str) and isinstance(value, str))
+            if value is v or (alike and value == v):
+                return v
+        raise ValueError(f"expected one of {', '.join(map(repr, values))}")
 
     return rule
 
@@ -90,15 +92,27 @@ def _range(low: float, high: float, above: float, below: float) -> str:
     return "".join(f" {' and '.join(words)}" if words else "")
 
 
+def _ends(low: float, high: float, above: float, below: float, finite=True) -> tuple:
+    """The least and the largest number that fit."""
+    if finite or above > -math.inf:
+        low = max(low, math.nextafter(above, math.inf))
+    if finite or below < math.inf:
+        high = min(high, math.nextafter(below, -math.inf))
+    return low, high
+
+
 def number(low=-math.inf, high=math.inf, *, above=-math.inf, below=math.inf) -> Callable:
     """Rule: one finite real number with low ≤ x ≤ high and above < x < below → int or float."""
     expected = f"expected a finite number{_range(low, high, above, below)}"
+    low, high = _ends(low, high, above, below)
 
     def rule(value):
-        if np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
-            raise TypeError(f"{expected}, got {type(value).__name__}")
-        value = value.item() if hasattr(value, "item") else value
-        if not (math.isfinite(value) and low <= value <= high and above < value < below):
+        if type(value) not in (float, int):
+            one = value.item() if getattr(value, "ndim", None) == 0 else value
+            if isinstance(one, bool) or not isinstance(one, int | float):
+                raise TypeError(f"{expected}, got {type(value).__name__}")
+            value = one
+        if not low <= value <= high:
             raise ValueError(expected)
         return value
 
@@ -111,9 +125,9 @@ def integer(low=-math.inf, high=math.inf) -> Callable:
 
     def rule(value):
         try:
-            if isinstance(value, bool | np.bool_):
+            whole = value if type(value) is int else operator.index(value)
+            if isinstance(value, bool | np.bool_) or isinstance(whole, bool):
                 raise TypeError
-            whole = operator.index(value)
         except TypeError:
             raise TypeError(f"{expected}, got {type(value).__name__}") from None
         if not low <= whole <= high:
@@ -124,14 +138,20 @@ def integer(low=-math.inf, high=math.inf) -> Callable:
 
 
 def _array(values, kinds: str, expected: str, ndim) -> np.ndarray:
-    values = values.detach().cpu() if hasattr(values, "detach") else values
+    if type(values) is not np.ndarray:
+        values = values.detach().cpu() if hasattr(values, "detach") else values
+        if np.ma.is_masked(values):
+            raise ValueError(f"{expected}, got masked entries")
     try:
         array = np.asarray(values)
     except ValueError:
         raise ValueError(f"{expected}, got rows of unequal length") from None
+    if array.dtype.kind == "O" and "f" in kinds and all(type(v) in (int, float)
+                                                        for v in array.flat):
+        array = array.astype(float)  # whole numbers too long for 64 bits
     if array.dtype.kind not in kinds and array.size:
         raise TypeError(f"{expected}, got {array.dtype}")
-    if ndim is not None and array.ndim not in np.atleast_1d(ndim):
+    if not (ndim is None or array.ndim in (ndim if isinstance(ndim, tuple) else (ndim,))):
         raise ValueError(f"{expected}, got shape {array.shape}")
     return array
 
@@ -148,22 +168,25 @@ def _all(array, good, expected: str):
 
 
 def reals(ndim=None, low=-math.inf, high=math.inf, *, above=-math.inf, below=math.inf, least=0,
-          finite=True) -> Callable:
+          finite=True, nan=False) -> Callable:
     """Rule: real numbers → float64 array, of `ndim` dimensions, at least `least` of them.
 
-    Lists, tensors and integers of any width are taken; texts and complex numbers are not. NaN is
-    refused always, ±∞ unless `finite` is False.
+    Lists, tensors and integers of any width are taken; texts and complex numbers are not. An array
+    of float64 is taken as it is, without a copy. ±∞ is refused unless `finite` is False, NaN unless
+    `nan` is True.
     """
     expected = (f"expected {'finite ' * finite}numbers{_range(low, high, above, below)}"
                 f"{_dims(ndim)}")
+    low, high = _ends(low, high, above, below, finite)
+    bounded = not nan or low > -math.inf or high < math.inf
 
     def rule(values):
-        array = _array(values, "iufb", expected, ndim).astype(float)
+        array = _array(values, "iufb", expected, ndim).astype(float, copy=False)
         if array.size < least:
             raise ValueError(f"{expected}, at least {least}, got {array.size}")
-        good = (array >= low) & (array <= high)  # False for NaN
-        good &= ((array > above) & (array < below) & np.isfinite(array)) if finite else True
-        _all(array, good, expected)
+        if array.size and bounded and not (low <= np.minimum.reduce(array, None)  # NaN if one is
+                                           and np.maximum.reduce(array, None) <= high):
+            _all(array, ((array >= low) & (array <= high)) | (nan & np.isnan(array)), expected)
         return array
 
     return rule
@@ -179,22 +202,23 @@ def integers(ndim=None, low=-2**63, high=2**63 - 1, least=0) -> Callable:
         array = _array(values, "iu", expected, ndim)
         if array.size < least:
             raise ValueError(f"{expected}, at least {least}, got {array.size}")
-        _all(array, (array >= low) & (array <= high), expected)
-        return array.astype(np.int64)
+        if array.size and not (low <= array.min() and array.max() <= high):
+            _all(array, (array >= low) & (array <= high), expected)
+        return array.astype(np.int64, copy=False)
 
     return rule
 
 
 def labels(ndim=1, least=0) -> Callable:
     """Rule: classes 0 and 1, as numbers or bool → int64 array."""
-    expected = f"expected labels 0 and 1{_dims(ndim)}"
+    expected = f"expected labels, only 0 and 1{_dims(ndim)}"
 
     def rule(values):
         array = _array(values, "biuf", expected, ndim)
         if array.size < least:
             raise ValueError(f"{expected}, at least {least}, got {array.size}")
         _all(array, (array == 0) | (array == 1), expected)
-        return array.astype(np.int64)
+        return array.astype(np.int64, copy=False)
 
     return rule
 

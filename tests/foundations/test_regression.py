@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from helpers.foundations import regression
+from helpers.foundations import networks, regression
 
 TRUTH = np.array([5.0, -2.0, 0.5, 3.0])
 
@@ -34,7 +34,7 @@ def test_a_design_matrix_puts_ones_before_the_features(x, shape):
 
 
 def test_a_design_matrix_needs_one_or_two_dimensions():
-    with pytest.raises(ValueError, match="dimension"):
+    with pytest.raises(ValueError, match="design_matrix: x=.* in 1 or 2-d"):
         regression.design_matrix(np.ones((2, 2, 2)))
 
 
@@ -229,9 +229,9 @@ def test_loss_after_steps_equals_real_steps(rng):
     path = regression.descend(lambda t: regression.mse_gradient(t, X, y), np.ones(3), 0.2, 20)
     expected = [regression.mse(theta, X, y) - regression.mse(best, X, y) for theta in path]
     e = V.T @ (np.ones(3) - best)
-    np.testing.assert_allclose(regression.loss_after_steps(np.arange(21), h, e, 0.2), expected,
+    np.testing.assert_allclose(networks.loss_after_steps(np.arange(21), h, e, 0.2), expected,
                                rtol=1e-7, atol=1e-12)
-    assert regression.loss_after_steps(7, h, e, 0.2) == pytest.approx(expected[7])
+    assert networks.loss_after_steps(7, h, e, 0.2) == pytest.approx(expected[7])
 
 
 @pytest.mark.parametrize("method", ["momentum", "adam"])
@@ -288,19 +288,19 @@ def test_cosine_rises_falls_and_equals_torch():
 
 def test_loss_with_features_is_the_tail():
     signal = np.array([4.0, 2.0, 1.0])
-    assert regression.loss_with_features(np.array([0, 1, 2, 3]), signal).tolist() == [7, 3, 1, 0]
-    assert regression.loss_with_features(2, signal) == 1
+    assert networks.loss_with_features(np.array([0, 1, 2, 3]), signal).tolist() == [7, 3, 1, 0]
+    assert networks.loss_with_features(2, signal) == 1
 
 
 def test_smallest_fit_is_the_least_norm_solution(rng):
     X, y = rng.normal(size=(4, 9)), rng.normal(size=4)
-    np.testing.assert_allclose(regression.smallest_fit(X, y), np.linalg.lstsq(X, y, rcond=None)[0])
+    np.testing.assert_allclose(networks.smallest_fit(X, y), np.linalg.lstsq(X, y, rcond=None)[0])
 
 
 def test_enough_samples_leave_no_loss_and_none_of_it_all(rng):
     eigenvalues, signal = np.arange(1, 31) ** -2.0, np.arange(1, 31) ** -1.8
-    assert regression.loss_with_samples(30, eigenvalues, signal, rng) < 1e-10
-    assert regression.loss_with_samples(0, eigenvalues, signal, rng) == pytest.approx(signal.sum())
+    assert networks.loss_with_samples(30, eigenvalues, signal, rng) < 1e-10
+    assert networks.loss_with_samples(0, eigenvalues, signal, rng) == pytest.approx(signal.sum())
 
 
 @pytest.mark.parametrize(("p", "q"), [(2.0, 1.8), (1.5, 2.2)])
@@ -308,6 +308,6 @@ def test_steps_and_features_follow_the_predicted_exponents(p, q):
     i = np.arange(1, 100_001.0)
     x = np.geomspace(100, 10_000, 9).astype(int)
     slope = lambda losses: -np.polyfit(np.log(x), np.log(losses), 1)[0]
-    by_steps = regression.loss_after_steps(x, 2 * i**-p, np.sqrt(i ** (p - q)), 0.25)
+    by_steps = networks.loss_after_steps(x, 2 * i**-p, np.sqrt(i ** (p - q)), 0.25)
     assert slope(by_steps) == pytest.approx((q - 1) / p, rel=0.03)
-    assert slope(regression.loss_with_features(x, i**-q)) == pytest.approx(q - 1, rel=0.04)
+    assert slope(networks.loss_with_features(x, i**-q)) == pytest.approx(q - 1, rel=0.04)
