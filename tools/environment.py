@@ -24,30 +24,82 @@ note: on Linux, torch brings several GB of CUDA packages, and no NVIDIA driver w
       Pip, CPU; take the command shown there, write {torch} for its packages and
       {python} -m pip for its pip3; run it, then your command again.
 """
-# What pip says when it fails, and what to do about it; the first match counts.
-ADVICE = [
-    (r"No space left|Errno 28|WinError 112",
+# What pip and venv say when they fail, and what to do about it. {0} is what the pattern caught.
+OTHER_PYTHON = ("Use Python 3.11, 3.12 or 3.13 (64 bit), as in: make lab PYTHON=python3.12.\n"
+                "This is {python} on {platform}.")
+NOT_OFFERED = (
+    "The package index did not offer any {0}. Check the network, and HTTPS_PROXY if you are\n"
+    "behind a proxy. If both are well, this Python is not served.\n" + OTHER_PYTHON)
+CONFLICT = (
+    "The versions asked for exclude each other. If you changed requirements.txt: git checkout\n"
+    "requirements.txt. If not, see whether PIP_CONSTRAINT or `pip config list` names others.")
+ADVICE = [  # on one line, the first match counts
+    (r"No space left|Errno 28\b|WinError 112|Disk quota exceeded|Errno 122",
      "The disk is full. The environment takes 2 GB, on Linux with CUDA about 8 GB. Make room."),
-    (r"NewConnectionError|Failed to establish|NameResolution|getaddrinfo|ConnectTimeout|ReadTimeout"
-     r"|ProxyError|Connection (?:refused|reset|aborted)|Network is unreachable",
+    (r"TLS CA certificate bundle",
+     "The certificate file that PIP_CERT, REQUESTS_CA_BUNDLE or `pip config list` names is not\n"
+     "there. Name the right one in PIP_CERT, or none."),
+    (r"(?i)ssl module (?:is|in Python is) not available|'ssl' module is unavailable|ssl-missing",
+     "This Python was built without SSL, so pip cannot reach the package index.\n" + OTHER_PYTHON),
+    (r"407 Proxy",
+     "Your proxy asks for a name and a password: HTTPS_PROXY=http://name:password@host:port"),
+    (r"WRONG_VERSION_NUMBER|changing your proxy URL|SOCKS support|ProxySchemeUnknown"
+     r"|check proxy URL|InvalidProxyURL",
+     "HTTPS_PROXY is not of a form that works here. It is nearly always http://host:port, with\n"
+     "http:// also for https pages."),
+    (r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError|certificate verify failed"
+     r"|ssl-verification-failed|confirming the ssl certificate",
+     "The package index's certificate was refused. Behind a company's proxy, name its certificate\n"
+     "file in PIP_CERT. Elsewhere, see that this machine's clock is right."),
+    (r"HTTP error 4\d\d|4\d\d Client Error|4\d\d Error, Cred|4\d\d Forbidden",
+     "The package index, or a proxy before it, refused to hand out a file. See which index pip\n"
+     "uses, and with which credentials: PIP_INDEX_URL, and `pip config list`."),
+    (r"DO NOT MATCH THE HASHES|BadZipFile|is invalid\.$|[Ii]ncomplete-?[Rr]ead|incomplete-download"
+     r"|not enough bytes",
+     "A download arrived damaged or cut short. If that repeats, set PIP_NO_CACHE_DIR=1. A proxy\n"
+     "may change or cut large files."),
+    (r"NewConnectionError|Failed to establish|NameResolution|getaddrinfo|Connect(?:ion)?Timeout"
+     r"|ReadTimeout|ProxyError|ProtocolError|[Cc]onnection (?:refused|reset|aborted|broken)"
+     r"|RemoteDisconnected|SSLError|Network is unreachable|Read timed out|Max retries"
+     r"|HTTP error 5\d\d|5\d\d Server Error|too many 5\d\d|connection-(?:failed|timeout)"
+     r"|proxy-connection-failed",
      "The package index does not answer. Check the network, and HTTPS_PROXY if you are behind a\n"
      "proxy. What is downloaded already is kept."),
-    (r"requirement (\S+) \(from versions: none\)",
-     "The package index did not offer any {0}. Check the network, and HTTPS_PROXY if you are\n"
-     "behind a proxy. If both are well, this Python ({1} on {2}) is not served: use 3.11, 3.12\n"
-     "or 3.13 (64 bit), as in: make lab PYTHON=python3.12."),
-    (r"CERTIFICATE_VERIFY_FAILED|SSLError",
-     "The package index's certificate was refused. Behind a company's proxy, name its certificate\n"
-     "file in PIP_CERT."),
-    (r"No matching distribution found for (\S+)",
-     "There is no {0} for this Python ({1} on {2}). Use Python 3.11, 3.12 or 3.13 (64 bit), as\n"
-     "in: make lab PYTHON=python3.12. On a Mac with an Intel chip torch has no such version: use\n"
-     "another machine."),
-    (r"Permission denied|Access is denied|WinError 5|WinError 32|being used by another process",
+    (r"requirement (\S+).*\(from versions: none\)", NOT_OFFERED),
+    (r"requirement (\S+).*\(from versions: |(\S+) is not a supported wheel",
+     "There is no {0} for this Python. " + OTHER_PYTHON
+     + "\nOn a Mac with an Intel chip torch has no such version: use another machine."),
+    (r"Cannot install (.+) because", CONFLICT),
+    (r"perform a '--user' install",
+     "PIP_USER, or `pip config list`, asks for an installation elsewhere. Unset it."),
+    (r"externally-managed-environment",
+     "The folder .venv is no environment of its own. Delete it."),
+    (r"ensurepip is (?:not|disabled)|No module named '?(?:ensurepip|venv)",
+     "This Python comes without ensurepip. On Debian or Ubuntu: sudo apt install\n"
+     "python3.{minor}-venv\nElsewhere: a Python from https://www.python.org/downloads, or conda\n"
+     "with environment.yml."),
+    (r"Read-only file system|Errno 30\b",
+     "This folder cannot be written to. Copy the course to a disk that can."),
+    (r"Long Path support|File name too long|WinError 206",
+     "The path is too long for this system. Move the course to a shorter one, such as C:\\course."),
+    (r"Permission denied|Errno 13\b|Access is denied|WinError 5\b|WinError 32\b"
+     r"|being used by another process|Operation not permitted",
      "A file could not be written. Close every JupyterLab of this course, and see that the folder\n"
      "is yours."),
-    (r"", "The lines above say what failed. If it fails again, delete the folder .venv and retry."),
+    (r"^\s*MemoryError|Cannot allocate memory",
+     "Memory ran out. Close other programs, and set PIP_NO_CACHE_DIR=1."),
+    (r"Could not open requirements file|Invalid requirement",
+     "requirements.txt cannot be read. Take the course's own: git checkout requirements.txt"),
 ]
+LAST_ADVICE = [  # where no line is known by the patterns above
+    (r"No matching distribution found for (\S+)", NOT_OFFERED),
+    (r"ResolutionImpossible|resolution-too-deep", CONFLICT),
+    (r"subprocess-exited-with-error|Failed building|Could not build wheels|Failed to build"
+     r"|failed-(?:wheel-build|build-dep)|metadata-generation-failed",
+     "A package is not ready-made for this Python, and could not be built here.\n" + OTHER_PYTHON),
+]
+UNKNOWN = "The lines above say what failed. If it fails again, delete the folder .venv and retry."
+PASSING = r"\s*(?:WARNING: |Could not fetch URL )"  # what pip says on its way, before it gives up
 
 
 def say(text: str) -> None:
@@ -89,15 +141,13 @@ def make_venv() -> None:
         return
     check_python()
     say(f"making .venv with Python {sys.version.split()[0]}")
-    made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(ENV)],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if made.returncode:
-        print(made.stdout)
-        if "ensurepip" in made.stdout:
-            stop("This Python comes without ensurepip. On Debian or Ubuntu: sudo apt install "
-                 f"python3.{sys.version_info[1]}-venv\nElsewhere: a Python from "
-                 "https://www.python.org/downloads, or conda with environment.yml.")
-        stop(advice(made.stdout))
+    for command in ([sys.executable, "-m", "venv", "--clear", "--without-pip", str(ENV)],
+                    [str(ENV_PYTHON), "-I", "-m", "ensurepip", "--upgrade", "--default-pip"]):
+        made = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              errors="replace")  # in two steps: venv keeps pip's words to itself
+        if made.returncode:
+            print(made.stdout)
+            stop(advice(made.stdout))
 
 
 def install() -> None:
@@ -108,21 +158,48 @@ def install() -> None:
         torch = re.search(r"^torch\S*", pins, re.MULTILINE).group()
         say(CUDA_NOTE.format(torch=torch, python=ENV_PYTHON.relative_to(ROOT)))
     say("installing requirements.txt (a first time takes minutes)")
-    pip = subprocess.Popen(
-        [str(ENV_PYTHON), "-m", "pip", "install", "--disable-pip-version-check",
-         "-r", "requirements.txt"], cwd=ROOT, stderr=subprocess.PIPE, text=True, errors="replace")
     said = []
-    for line in pip.stderr:
-        said.append(line)
-        print(line, end="", file=sys.stderr, flush=True)
-    if pip.wait():
+    with subprocess.Popen(
+            [str(ENV_PYTHON), "-m", "pip", "install", "--disable-pip-version-check",
+             "-r", "requirements.txt"],
+            cwd=ROOT, stderr=subprocess.PIPE, text=True, errors="replace") as pip:
+        for line in pip.stderr:
+            said.append(line)
+            print(line, end="", file=sys.stderr, flush=True)
+    status = pip.returncode
+    if status == -9:  # the system killed it: it does so when memory runs out
+        said.append("MemoryError")
+    if status:
         stop(advice("".join(said)))
 
 
 def advice(said: str) -> str:
-    """What to do about the first known trouble in pip's words."""
-    pattern, text = next(entry for entry in ADVICE if re.search(entry[0], said))
-    return text.format(*re.search(pattern, said).groups(), sys.version.split()[0], sys.platform)
+    """What to do about the trouble that the words of pip or venv end with.
+
+    The last line that is known counts. A warning counts where the end only says that something was
+    not to be had: the last one about this thing says why.
+    """
+    lines = said.splitlines()
+    errors = [line for line in lines if not re.match(PASSING, line)]
+    text, caught = _last(errors, ADVICE) or _last(errors, LAST_ADVICE) or (UNKNOWN, "")
+    if text in (NOT_OFFERED, CONFLICT, UNKNOWN):
+        name = re.sub("[-_.]+", "-", re.split(r"[^\w.-]", caught)[0]).lower()
+        about = {NOT_OFFERED: f"/{name}/", CONFLICT: "(total=0,"}.get(text, "")  # the last attempt
+        passing = [line for line in lines if re.match(PASSING, line)
+                   and (about in line or "TLS/SSL" in line)]
+        text, caught = _last(passing, ADVICE) or (text, caught)
+    return text.format(caught, python=sys.version.split()[0], platform=sys.platform,
+                       minor=sys.version_info[1])
+
+
+def _last(lines: list, known: list):
+    """The advice for the last line that is known, and what its pattern caught; or None."""
+    for line in reversed(lines):
+        for pattern, text in known:
+            found = re.search(pattern, line)
+            if found:
+                return text, next(filter(None, found.groups()), "")
+    return None
 
 
 def main() -> None:
