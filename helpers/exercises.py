@@ -1,20 +1,20 @@
-"""What the course says to a learner: check, hint, solution, progress."""
+"""What the course says to a learner: check, hint, solution, progress. They never raise."""
 
 import copy
-import ctypes
+import functools
 import importlib.util
 import inspect
-import json
 import os
-import threading
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from helpers.runtime import ROOT
+from helpers.foundations import answers
+from helpers.foundations.answers import difference, in_a_line, plain, words_of
+from helpers.runtime import ROOT, limited
 
 NOTEBOOKS = ROOT / "notebooks"
 TIME_LIMIT = 10.0  # seconds one call of a learner's function may take
@@ -45,85 +45,147 @@ def exercise(id: str, *, tests: str, hints: tuple[str, ...], cases: tuple[tuple,
 
 
 def exercises(chapter: str = "[0-9][0-9]") -> dict[str, Exercise]:
-    """All exercises of a chapter ("02"), or of the course, by id."""
+    """All exercises of a chapter ("02"), or of the course, by id.
+
+    Raises ImportError that names the file whose solutions cannot be loaded.
+    """
     found = {}
     for file in sorted((NOTEBOOKS / "solutions").glob(f"{chapter}_*.py")):
         spec = importlib.util.spec_from_file_location(f"solutions_{file.stem}", file)
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            raise ImportError(f"{file} cannot be loaded ({words_of(error)}): is it as it came?"
+                              ) from error
         here = [f.exercise for f in vars(module).values() if hasattr(f, "exercise")]
         found.update({e.id: e for e in sorted(here, key=lambda e: e.id)})
     return found
 
 
-def check(id: str, answer) -> None:
+def _never_raises(function: Callable) -> Callable:
+    @functools.wraps(function)
+    def quiet(*args, **kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except Exception as error:
+            _print(f"{function.__name__} has no answer: {words_of(error)}")
+    return quiet
+
+
+@_never_raises
+def check(id: str = "", answer=NotImplemented) -> None:
     """Print whether `answer` (a function, or a value where one is asked for) is right.
 
-    ✓ and what was tested; or ✗ with got, expected and why; or ○ for a stub. Never raises.
+    ✓ and what was tested; or ✗ with got, expected and why; or ○ for a stub. A ✓ is never taken
+    back.
     """
     if (e := _find(id)) is None:
         return
     try:
-        status, text = _judge(e, answer)
+        with np.errstate(all="ignore"):  # whatever the learner has set
+            status, text = _judge(e, answer)
     except Exception as error:
-        status, text = "✗", f"could not be checked: {type(error).__name__}: {error}"
+        status, text = "✗", f"could not be checked: {words_of(error)}"
+    _print(f"{status} {id} {e.solve.__name__}: {text}")
+
+    def tick(kept: dict) -> None:
+        facts = _facts(kept, id)
+        kept[id] = {**facts, "status": "✓" if facts.get("status") == "✓" else status}
+
     if status != "○":
-        _remember(id, status=status)
-    print(f"{status} {id} {e.solve.__name__}: {text}")
+        _remember(tick)
 
 
-def hint(id: str) -> None:
-    """Print the first hint; called again, the next one."""
+@_never_raises
+def hint(id: str = "") -> None:
+    """Print the first hint; called again, the next one; all, where nothing can be remembered."""
     if e := _find(id):
-        given = _progress().get(id, {}).get("hints", 0)
-        number = min(given, len(e.hints) - 1)
-        _remember(id, hints=number + 1)
-        print(f"Hint {number + 1} of {len(e.hints)}: {e.hints[number]}")
+        def give(kept: dict) -> None:
+            facts = _facts(kept, id)
+            given = facts.get("hints")
+            given = given if type(given) is int and given > 0 else 0
+            kept[id] = {**facts, "hints": min(given + 1, len(e.hints))}
+
+        kept = _remember(give)
+        for number in range(1, len(e.hints) + 1):
+            if kept is None or number == kept[id]["hints"]:
+                _print(f"Hint {number} of {len(e.hints)}: {e.hints[number - 1]}")
 
 
-def solution(id: str) -> None:
+@_never_raises
+def solution(id: str = "") -> None:
     """Print the solution's source, without the checker's part."""
     if e := _find(id):
         source = inspect.getsource(e.solve)
-        print(source[source.index("\ndef ") + 1:].rstrip())
+        _print(source[source.index("\ndef ") + 1:].rstrip())
 
 
+@_never_raises
 def progress() -> None:
     """Print each chapter's exercises: ✓ solved, ✗ tried, ○ open."""
-    kept, chapters = _progress(), {}
+    kept, chapters = _remember() or {}, {}
     for e in exercises().values():
-        chapters.setdefault(e.id[:2], []).append(kept.get(e.id, {}).get("status", "○"))
+        status = _facts(kept, e.id).get("status")
+        chapters.setdefault(e.id[:2], []).append(status if status in ("✓", "✗") else "○")
     for chapter, marks in chapters.items():
-        print(f"{chapter}  {' '.join(marks)}  {marks.count('✓')} of {len(marks)}")
+        _print(f"{chapter}  {' '.join(marks)}  {marks.count('✓')} of {len(marks)}")
 
 
 def _find(id: str) -> Exercise | None:
-    known = exercises(str(id)[:2] if str(id)[:2].isdigit() else "[0-9][0-9]")
-    if id not in known:
-        print(f"There is no exercise {id!r} here; there are: {', '.join(known) or 'none'}")
-    return known.get(id)
+    of_chapter = isinstance(id, str) and id[:2].isdecimal() and exercises(id[:2])
+    known = of_chapter or exercises()
+    if not isinstance(id, str) or id not in known:
+        there = ", ".join(known) or "none"
+        return _print(f"There is no exercise {in_a_line(id)} here; there are: {there}")
+    return known[id]
+
+
+def _remember(change: Callable[[dict], None] | None = None) -> dict | None:
+    """What is remembered, after `change`; None and a line that says why if that is impossible."""
+    file = os.environ.get("COURSE_PROGRESS") or NOTEBOOKS / ".progress.json"
+    try:
+        try:
+            kept, aside = answers.update(file, change or dict)
+        except OSError:  # to look is possible where to write is not
+            if change:
+                raise
+            return answers.read(file)
+        if aside:
+            print(f"{file} was damaged. It is kept as {aside}; a new one begins.", file=sys.stderr)
+        return kept
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or words_of(error)
+        _print(f"Nothing can be remembered in {file}: {why}. Set the variable COURSE_PROGRESS to "
+               "a file that can be written.")
+        return None
+
+
+def _facts(kept: dict, id: str) -> dict:
+    facts = kept.get(id, {})
+    return facts if isinstance(facts, dict) else {"status": facts}
 
 
 def _judge(e: Exercise, answer) -> tuple[str, str]:
     if not callable(answer):
         if answer is not NotImplemented and e.cases != ((),):
-            return "✗", f"expected the function {e.solve.__name__}, got {_show(answer)}"
+            return "✗", f"expected the function {e.solve.__name__}, got {in_a_line(answer)}"
         value, answer = answer, lambda *args: value
     for number, args in enumerate(e.cases, 1):
         given = copy.deepcopy(args)
         fault, got = _call(answer, given)
-        if fault is None and got is NotImplemented:
+        if fault is None and got is NotImplemented and number == 1:
             return "○", "not attempted. Write it above, run that cell, then this one."
-        shown = [f"{name} = {_show(_plain(a))}" for name, a in
+        shown = [f"{name} = {in_a_line(plain(a))}" for name, a in
                  zip(inspect.signature(e.solve).parameters, args, strict=False)]
         where = f"case {number} of {len(e.cases)}, given {', '.join(shown)}: " if args else ""
         if fault:
             return "✗", where + fault
-        expected = _plain(e.solve(*copy.deepcopy(args)))
-        if why := _difference(got, expected, e):
+        expected = plain(e.solve(*copy.deepcopy(args)))
+        if why := difference(got, expected, e.rtol, e.atol):
             why = why if args else why.split(", expected")[0] + ", which is not it"
             return "✗", f"{where}{why}{_misconception(e, args, got)}"
-        if _difference(_plain(given), _plain(args), e):
+        if difference(plain(given), plain(args), 0, 0):
             return "✗", where + IN_PLACE
     return "✓", e.tests
 
@@ -131,117 +193,33 @@ def _judge(e: Exercise, answer) -> tuple[str, str]:
 def _misconception(e: Exercise, args: tuple, got) -> str:
     for why, mistake in e.wrong.items():
         fault, value = _call(mistake, copy.deepcopy(args))
-        if fault is None and not _difference(got, value, e):
+        if fault is None and not difference(got, value, e.rtol, e.atol):
             return f"\n  Why: {why}"
     return ""
-
-
-class _TimeUp(BaseException):
-    """Raised inside a learner's function that runs too long."""
 
 
 def _call(function: Callable, args: tuple) -> tuple[str | None, object]:
     """(fault, None) or (None, plain result), after at most TIME_LIMIT seconds."""
     def run():
         try:
-            box["value"] = _plain(function(*args))
-        except _TimeUp:
-            pass
+            value = function(*args)
         except BaseException as error:
-            box["fault"] = f"it raised {type(error).__name__}: {error}{_line(error)}"
+            return f"it raised {words_of(error)}{_line(error)}", None
+        try:
+            return None, plain(value)
+        except Exception as error:
+            return f"its result cannot be read: {words_of(error)}", None
 
-    box, thread = {}, threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(TIME_LIMIT)
-    for _ in range(10):  # an endless loop: raise inside it, again if it catches everything
-        if not thread.is_alive():
-            break
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread.ident), ctypes.py_object(_TimeUp))
-        thread.join(0.2)
-    if not box:
-        return f"it had not returned after {TIME_LIMIT:g} s: is there an endless loop?", None
-    return box.get("fault"), box.get("value")
+    return limited(run, TIME_LIMIT) or (
+        f"it had not returned after {TIME_LIMIT:g} s: is there an endless loop?", None)
 
 
 def _line(error: BaseException) -> str:
     frames = [(f.f_code.co_name, line) for f, line in traceback.walk_tb(error.__traceback__)]
-    theirs = [f for f in frames if f[0] not in ("run", "_plain")]
-    return f" (in {theirs[0][0]}, line {theirs[0][1]} of its cell)" if theirs else ""
+    return f" (in {frames[1][0]}, line {frames[1][1]} of its cell)" if frames[1:] else ""
 
 
-def _plain(value):
-    """A result as numpy array, text, tuple of these, dict of these, or itself."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, tuple | list):
-        parts = tuple(_plain(v) for v in value)
-        same = parts and all(isinstance(p, np.ndarray) and p.shape == parts[0].shape
-                             for p in parts)
-        return np.array(parts) if same else parts
-    if isinstance(value, np.ndarray | np.generic | bool | int | float | complex):
-        return np.array(value)
-    return value
-
-
-def _difference(got, expected, e: Exercise) -> str:
-    """Why `got` is not `expected`, or ""."""
-    if isinstance(expected, np.ndarray) and isinstance(got, np.ndarray):
-        if got.shape != expected.shape:
-            return f"got {_form(got)}, expected {_form(expected)}"
-        if got.dtype.kind not in "biufc":
-            return f"got {got.dtype} values, expected numbers"
-        close = np.isclose(got, expected, e.rtol, e.atol, equal_nan=True)
-        if close.all():
-            return ""
-        at = tuple(int(i) for i in np.argwhere(~close)[0])
-        place = f" at index {at[0] if len(at) == 1 else at}" if at else ""
-        return f"got {got[at]:.6g}{place}, expected {expected[at]:.6g}"
-    if isinstance(expected, tuple) and isinstance(got, tuple) and len(got) == len(expected):
-        return next(filter(None, map(_difference, got, expected, [e] * len(got))), "")
-    if isinstance(expected, dict) and isinstance(got, dict) and got.keys() == expected.keys():
-        return next(filter(None, (_difference(got[k], v, e) for k, v in expected.items())), "")
-    if got is None:
-        return f"got None, expected {_show(expected)}: is the return missing?"
-    same_text = isinstance(got, str | bytes) and type(got) is type(expected) and got == expected
-    return "" if same_text or got is expected else f"got {_show(got)}, expected {_show(expected)}"
-
-
-def _form(array: np.ndarray) -> str:
-    return f"an array of shape {array.shape}" if array.ndim else "one number"
-
-
-def _show(value) -> str:
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        if value.size > 6:
-            return _form(value)
-        return " ".join(np.array2string(value, precision=5, separator=", ").split())
-    try:
-        text = value.__name__ if inspect.isfunction(value) else " ".join(repr(value).split())
-    except Exception:
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 80 else text[:77] + "…"
-
-
-def _file() -> Path:
-    return Path(os.environ.get("COURSE_PROGRESS") or NOTEBOOKS / ".progress.json")
-
-
-def _progress() -> dict:
-    try:
-        return json.loads(_file().read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):  # unreadable: keep it aside and begin anew
-        _file().replace(_file().with_suffix(".unreadable"))
-        return {}
-
-
-def _remember(id: str, **facts) -> None:
-    kept = _progress()
-    kept[id] = {**kept.get(id, {}), **facts}
-    draft = _file().with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps(kept, ensure_ascii=False, indent=1), encoding="utf-8")
-    draft.replace(_file())
+def _print(text: str) -> None:
+    """Print, with a ? for what the screen cannot show."""
+    code = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(code, "replace").decode(code))

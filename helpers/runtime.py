@@ -1,19 +1,50 @@
 """The machine a notebook runs on: seed, device, profile, measured peak."""
 
+import ctypes
 import os
 import platform
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from helpers.foundations import rules
+from helpers.foundations.accepts import accepts
+
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("quick", "full")
 
 
+def _device(value) -> torch.device:
+    """Rule: a torch device, or its name."""
+    try:
+        return torch.device(rules.a(torch.device, str)(value))
+    except RuntimeError as error:
+        raise ValueError(f"expected a device: {_first_line(error)}") from None
+
+
+def _floating(value) -> torch.dtype:
+    if not rules.a(torch.dtype)(value).is_floating_point:
+        raise ValueError("expected a floating-point dtype")
+    return value
+
+
+def _jobs(value) -> dict[str, Callable]:
+    """Rule: at least one function, each by its name."""
+    if not isinstance(value, Mapping) or not value or not all(map(callable, value.values())):
+        raise TypeError("expected functions by their names, at least one")
+    return dict(value)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n")[0]
+
+
+@accepts(seed=rules.integer(0, 2**64 - 1), n_threads=rules.integer(1, 1024))
 def setup(seed: int = 0, n_threads: int = 1) -> np.random.Generator:
     """Seed torch, fix its and numpy's thread count, and return a seeded numpy generator.
 
@@ -33,8 +64,6 @@ def keep_freed_memory() -> None:
     A training step frees and asks for the same megabytes again and again; each time the system
     would clear them first. Elsewhere than on Linux with glibc nothing happens.
     """
-    import ctypes  # only here
-
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None:
         for option, value in ((-3, 2**25), (-1, 2**31 - 1), (-2, 2**28)):
             mallopt(option, value)  # largest block from the heap; when to trim; room on top
@@ -52,22 +81,35 @@ def profile() -> str:
 
 
 def device() -> torch.device:
-    """The fastest device present: CUDA, else Apple's MPS, else CPU; `DEVICE=cpu` overrides."""
+    """The fastest device present: CUDA, else Apple's MPS, else CPU; `DEVICE=cpu` overrides.
+
+    Raises ValueError if the device that `DEVICE` names is unknown or not present.
+    """
     if name := os.environ.get("DEVICE"):
-        return torch.device(name)
+        try:
+            return torch.empty(0, device=name).device
+        except Exception as error:
+            raise ValueError(f"DEVICE={name!r}: expected a device that is present here, such as "
+                             f"cpu: {_first_line(error)}") from None
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+@accepts(dev=_device)
 def synchronize(dev: torch.device) -> None:
     """Wait until `dev` has finished its queued work; needed before reading a clock."""
+    _wait(dev)
+
+
+def _wait(dev: torch.device) -> None:
     if dev.type == "cuda":
         torch.cuda.synchronize(dev)
     elif dev.type == "mps":
         torch.mps.synchronize()
 
 
+@accepts(dev=_device)
 def device_name(dev: torch.device) -> str:
     """What the device calls itself, for the `device` column of a recorded run."""
     if dev.type == "cuda":
@@ -88,19 +130,20 @@ def describe() -> dict[str, str]:
     }
 
 
+@accepts(dev=_device)
 def memory_bytes(dev: torch.device) -> int:
     """Memory of the device in bytes: of the accelerator if there is one, else of the machine."""
     if dev.type == "cuda":
         return torch.cuda.get_device_properties(dev).total_memory
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    import ctypes  # Windows has no sysconf
-
-    status = (ctypes.c_ulonglong * 8)(64)  # MEMORYSTATUSEX; its first dword is its own length
+    # Windows has no sysconf; this is MEMORYSTATUSEX, whose first dword is its own length
+    status = (ctypes.c_ulonglong * 8)(64)
     ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
     return status[1]
 
 
+@accepts(dev=_device, n=rules.integer(1), repeats=rules.integer(1), dtype=_floating)
 def peak_flops(dev: torch.device, n: int = 1024, repeats: int = 7,
                dtype: torch.dtype = torch.float32) -> float:
     """Measured matmul rate in FLOP/s: the best of `repeats` products of two n×n matrices.
@@ -111,14 +154,15 @@ def peak_flops(dev: torch.device, n: int = 1024, repeats: int = 7,
     a, b = (torch.ones(n, n, device=dev, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(repeats + 1):  # the first run also pays for start-up; min() drops it
-        synchronize(dev)
+        _wait(dev)
         start = time.perf_counter()
         a @ b
-        synchronize(dev)
+        _wait(dev)
         best = min(best, time.perf_counter() - start)
-    return 2 * n**3 / best
+    return 2 * n**3 / max(best, 1e-9)  # a tiny product may take less than a tick of the clock
 
 
+@accepts(dev=_device)
 def fast_dtype(dev: torch.device) -> str:
     """`"bfloat16"` where the device multiplies it at least 1.5 times as fast as float32, measured;
     else `"float32"`. For `TrainConfig.dtype`."""
@@ -126,6 +170,7 @@ def fast_dtype(dev: torch.device) -> str:
     return "bfloat16" if low > 1.5 * full else "float32"
 
 
+@accepts(dev=_device, megabytes=rules.integer(1), repeats=rules.integer(1))
 def bandwidth(dev: torch.device, megabytes: int = 256, repeats: int = 7) -> float:
     """Measured memory rate in bytes/s: the best of `repeats` sums of two long vectors.
 
@@ -134,14 +179,15 @@ def bandwidth(dev: torch.device, megabytes: int = 256, repeats: int = 7) -> floa
     a, b = (torch.ones(megabytes * 2**18, device=dev) for _ in range(2))
     out, best = torch.empty_like(a), float("inf")
     for _ in range(repeats):
-        synchronize(dev)
+        _wait(dev)
         start = time.perf_counter()
         torch.add(a, b, out=out)
-        synchronize(dev)
+        _wait(dev)
         best = min(best, time.perf_counter() - start)
-    return 3 * a.numel() * a.element_size() / best
+    return 3 * a.numel() * a.element_size() / max(best, 1e-9)
 
 
+@accepts(jobs=_jobs, n_rounds=rules.integer(1), least=rules.number(0))
 def take_turns(jobs: dict[str, Callable[[], object]], n_rounds: int = 7,
                least: float = 0.0) -> dict[str, np.ndarray]:
     """Seconds per call of each job, (n_rounds,), the jobs taking turns: A B C A B C …
@@ -164,3 +210,38 @@ def take_turns(jobs: dict[str, Callable[[], object]], n_rounds: int = 7,
                 job()
             seconds[name][i] = (time.perf_counter() - start) / repeats[name]
     return seconds
+
+
+class _TimeUp(BaseException):
+    """Raised inside a job that runs too long."""
+
+
+@accepts(job=rules.function, seconds=rules.number(above=0))
+def limited(job: Callable[[], object], seconds: float) -> object:
+    """What `job()` returns, or None if it has not returned after `seconds`.
+
+    What it raises is raised here. An endless loop is ended by an exception inside it. One call
+    inside C (`sum` over an endless iterator) cannot be ended so: it goes on until its process does,
+    and holds up this one if it keeps the interpreter's lock.
+    """
+    def run():
+        try:
+            box["value"] = job()
+        except BaseException as error:
+            box["error"] = error
+
+    box, thread = {}, threading.Thread(target=run, daemon=True)
+    try:
+        thread.start()
+        thread.join(seconds)
+        in_time = not thread.is_alive()
+    finally:
+        for _ in range(10):  # again if the job catches everything
+            if not thread.is_alive():
+                break
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread.ident), ctypes.py_object(_TimeUp))
+            thread.join(0.2)
+    if in_time and "error" in box:
+        raise box["error"]
+    return box.get("value") if in_time else None
