@@ -2,12 +2,83 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
+
+from helpers.foundations import rules
+from helpers.foundations.accepts import accepts, need, same_length
 
 PIECE = rb" ?[A-Za-z]+| ?[0-9]+| ?[^A-Za-z0-9\s]+|\s+"  # a merge never crosses a piece's border
 
 
+@accepts(ndim=rules.maybe(rules.integer(1)), below=rules.integer(1), least=rules.integer(0))
+def token_ids(ndim: int | None = 1, below: int = 2**63, least: int = 0) -> Callable:
+    """Rule for `accepts`: token ids, 0 ≤ id < below, as an array of the integer type they have.
+
+    A long text is neither copied nor widened. Bytes are ids from 0 to 255.
+    """
+    limit = f" < {below}" if below < 2**63 else ""
+    expected = f"expected {f'{ndim}-d ' if ndim else ''}token ids, whole numbers ≥ 0{limit}"
+
+    def rule(values):
+        if isinstance(values, bytes | bytearray | memoryview):
+            values = np.frombuffer(values, dtype=np.uint8)
+        found = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+        found = found if found.size else found.astype(np.int64)
+        if found.dtype.kind not in "iu":
+            raise TypeError(f"{expected}, got {found.dtype}")
+        if found.ndim != ndim if ndim else not found.ndim:
+            raise ValueError(f"{expected}, got shape {found.shape}")
+        if found.size < least:
+            raise ValueError(f"{expected}, at least {least}, got {found.size}")
+        ends = np.iinfo(found.dtype)  # only what the type does not say already is looked at
+        least_id = found.min(initial=0) if ends.min < 0 else 0
+        largest = found.max(initial=0) if ends.max >= below else 0
+        if least_id < 0 or largest >= below:
+            raise ValueError(f"{expected}, got {least_id if least_id < 0 else largest}")
+        return found
+
+    return rule
+
+
+def _text(value):
+    """Rule: bytes."""
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError(f"expected bytes, such as text.encode(), got {type(value).__name__}")
+    return bytes(value)
+
+
+def _merges(values):
+    """Rule: pairs of ids in the order of their making, each of two tokens that came before it."""
+    pairs = np.asarray(values)
+    if not len(pairs):
+        return []
+    if pairs.dtype.kind not in "iu" or pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise TypeError("expected pairs of token ids, such as (116, 104)")
+    wrong = (pairs.min(axis=1) < 0) | (pairs.max(axis=1) >= 256 + np.arange(len(pairs)))
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise ValueError(f"merge {at} is {tuple(pairs[at].tolist())}: expected ids from 0 to "
+                         f"{255 + at}, tokens that were there before it")
+    return list(map(tuple, pairs.tolist()))
+
+
+def _pair(values):
+    """Rule: two token ids."""
+    left, right = values
+    return rules.integer(0)(left), rules.integer(0)(right)
+
+
+def _to_change(values):
+    """Rule: whole numbers that may be overwritten."""
+    ids = token_ids()(values)
+    return ids if ids.flags.writeable else ids.copy()
+
+
+@accepts(ids=_to_change, piece=token_ids(), pair=_pair, new=rules.integer(0), needs=(
+    same_length("ids", "piece"),
+    need(lambda ids, new: new <= np.iinfo(ids.dtype).max, "an integer type that holds the new id")))
 def merge_pair(ids, piece, pair, new):
     """Replace each adjacent `pair` inside a piece by `new`, from the left.
 
@@ -24,12 +95,14 @@ def merge_pair(ids, piece, pair, new):
     return np.delete(ids, at + 1), np.delete(piece, at + 1)
 
 
+@accepts(pieces=rules.each(_text))
 def as_pieces(pieces):
     """Bytes of the pieces, joined, and the piece each byte belongs to: two int64 arrays."""
     ids = np.frombuffer(b"".join(pieces), dtype=np.uint8).astype(np.int64)
     return ids, np.repeat(np.arange(len(pieces)), [len(p) for p in pieces])
 
 
+@accepts(text=_text, vocab=rules.integer(256))
 def bpe_train(text, vocab):
     """Merges of byte-pair encoding, in order: pairs of token ids; merge i makes token 256 + i.
 
@@ -51,6 +124,7 @@ def bpe_train(text, vocab):
     return merges
 
 
+@accepts(text=_text, merges=_merges)
 def bpe_encode(text, merges):
     """Tokens of `text` (bytes) under `merges`: int64. Each distinct piece is encoded once."""
     pieces = re.findall(PIECE, text)
@@ -62,6 +136,8 @@ def bpe_encode(text, merges):
     return np.concatenate([ids[:0], *(parts[distinct[p]] for p in pieces)])
 
 
+@accepts(ids=token_ids(), merges=_merges, needs=need(
+    lambda ids, merges: not len(ids) or ids.max() < 256 + len(merges), "ids below 256 + merges"))
 def bpe_decode(ids, merges):
     """Bytes of a sequence of tokens: the exact inverse of `bpe_encode`."""
     meaning = [bytes([i]) for i in range(256)]
@@ -70,6 +146,10 @@ def bpe_decode(ids, merges):
     return b"".join(meaning[i] for i in ids)
 
 
+@accepts(train=token_ids(), test=token_ids(None, least=1), vocab=rules.integer(1),
+         order=rules.integer(1), needs=need(
+    lambda train, test, vocab: all(t.max(initial=0) < vocab for t in (train, test)),
+    "ids below vocab"))
 def ngram_loss(train: np.ndarray, test: np.ndarray, vocab: int, order: int = 3) -> float:
     """Mean nats per token of `test` under an interpolated n-gram model counted on `train`.
 
