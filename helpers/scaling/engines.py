@@ -2,25 +2,53 @@
 
 An engine takes jobs from the left of `waiting` (it may grow meanwhile) until none is left, runs
 the generator `work(job, *args)` elsewhere, and yields (job, what it yielded) or (job, the exception
-that ended it): ConnectionError if its worker died.
+that ended it): ConnectionError if its worker died, RuntimeError that quotes it if the exception
+itself cannot be sent.
 """
 
+import contextlib
 import os
+import pickle
 import signal
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from multiprocessing import connection, get_context
+from multiprocessing.reduction import ForkingPickler
+
+from helpers.foundations import rules
+from helpers.foundations.accepts import accepts
 
 
 def _child(pipe: connection.Connection, work: Callable, *task) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep, which ends its workers
     try:
         for row in work(*task):
-            pipe.send(row)
+            pipe.send_bytes(ForkingPickler.dumps(row))
     except Exception as error:
-        pipe.send(error)
+        pipe.send_bytes(_pickled(error))
+    pipe.send_bytes(b"")  # through, not dead
 
 
+def _pickled(error: Exception) -> bytes:
+    """The exception, if it comes back from that, else its words in a RuntimeError."""
+    with contextlib.suppress(Exception):
+        raw = bytes(ForkingPickler.dumps(error))
+        if isinstance(pickle.loads(raw), Exception):
+            return raw
+    words = "".join(traceback.format_exception_only(error)).strip()
+    return pickle.dumps(RuntimeError(words))
+
+
+def _unpickled(raw: bytes):
+    try:
+        return pickle.loads(raw)
+    except Exception as error:
+        return RuntimeError(f"what a worker sent cannot be read here: {error}")
+
+
+@accepts(waiting=rules.a(deque), work=rules.function, n_workers=rules.integer(1),
+         args=rules.anything)
 def processes(waiting: deque, work: Callable, n_workers: int, *args) -> Iterator[tuple]:
     """Each job in a process of its own on this machine, `n_workers` at a time."""
     context, running = get_context("spawn"), {}
@@ -36,18 +64,27 @@ def processes(waiting: deque, work: Callable, n_workers: int, *args) -> Iterator
             for pipe in connection.wait(list(running)):
                 job, process = running[pipe]
                 try:
-                    yield job, pipe.recv()
-                except EOFError:
-                    process.join()
-                    del running[pipe]
-                    if process.exitcode:
-                        yield job, ConnectionError(f"a worker ended with {process.exitcode}")
+                    raw = pipe.recv_bytes()
+                except (EOFError, OSError):  # the second: in the middle of a message
+                    raw = None
+                if raw:
+                    yield job, _unpickled(raw)
+                    continue
+                process.join(30)
+                process.kill()  # should it linger
+                process.join()
+                del running[pipe]
+                pipe.close()
+                if raw is None:
+                    yield job, ConnectionError(f"a worker ended with {process.exitcode}")
     finally:
         for _, process in running.values():
             process.kill()
             process.join()
 
 
+@accepts(waiting=rules.a(deque), work=rules.function, n_workers=rules.integer(1),
+         args=rules.anything)
 def cluster(waiting: deque, work: Callable, n_workers: int, *args) -> Iterator[tuple]:
     """Each job on one CPU of a Ray cluster, which decides how many run at once."""
     import ray
@@ -67,7 +104,8 @@ def cluster(waiting: deque, work: Callable, n_workers: int, *args) -> Iterator[t
             except StopIteration:
                 del running[rows]
             except ray.exceptions.RayTaskError as error:
-                yield running.pop(rows), error.cause
+                cause = error.cause if isinstance(error.cause, Exception) else RuntimeError(error)
+                yield running.pop(rows), cause
             except ray.exceptions.RayError as error:
                 yield running.pop(rows), ConnectionError(f"a worker was lost: {error}")
     finally:

@@ -24,7 +24,6 @@ from helpers.scaling.rows import whole_rows
 FILE = rules.a(str, os.PathLike)
 
 
-
 def _plain(value):
     """A value as JSON has it, numpy's scalars and arrays as Python's. Raises for any other."""
     if isinstance(value, np.generic | np.ndarray):

@@ -67,3 +67,68 @@ def test_leaving_ends_the_workers():
     pids = [next(jobs)[1] for _ in range(2)]
     jobs.close()
     assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+class Needy(Exception):
+    """Comes back from nothing: unpickling calls it with one argument."""
+
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+class Homeless(Exception):
+    """Cannot be pickled."""
+
+    def __reduce__(self):
+        raise TypeError("no way out")
+
+
+class Mute(Exception):
+    """Cannot even be said."""
+
+    def __reduce__(self):
+        raise TypeError("no way out")
+
+    def __str__(self):
+        raise ValueError("no words")
+
+
+def awkward(job):
+    """A job that ends as its name says, after one row."""
+    yield 1
+    if job == "needy":
+        raise Needy("one", "two")
+    if job == "homeless":
+        raise Homeless("lost")
+    if job == "mute":
+        raise Mute
+    if job == "row":
+        yield lambda: 0
+    if job == "leaves":
+        raise SystemExit(0)
+    yield 2
+
+
+def test_what_cannot_be_sent_is_quoted_and_the_others_go_on():
+    found = {}
+    for job, result in engines.processes(
+            deque(["needy", "homeless", "mute", "row", "leaves", "good"]), awkward, 2):
+        found.setdefault(job, []).append(result)
+    assert {job: results[0] for job, results in found.items()} == dict.fromkeys(found, 1)
+    assert found["good"] == [1, 2]
+    ends = {job: results[1] for job, results in found.items() if job != "good"}
+    for job, words in (("needy", "Needy: one and two"), ("homeless", "Homeless: lost"),
+                       ("mute", "Mute")):
+        assert isinstance(ends[job], RuntimeError)
+        assert words in str(ends[job])
+    assert "pickle" in str(ends["row"]).lower()
+    assert isinstance(ends["leaves"], ConnectionError)  # it did not say that it was through
+    assert "ended with 0" in str(ends["leaves"])
+
+
+@pytest.mark.parametrize(("n_workers", "kind"), [(0, ValueError), (-1, ValueError),
+                                                 (None, TypeError), (True, TypeError)])
+def test_a_number_of_workers_that_would_never_end_is_refused(n_workers, kind):
+    for engine in engines.ENGINES.values():
+        with pytest.raises(kind, match=f"n_workers={n_workers}: expected a whole number ≥ 1"):
+            engine(deque(["a"]), awkward, n_workers)
