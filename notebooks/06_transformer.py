@@ -540,8 +540,9 @@ _ = right_ax.legend(loc="upper right", fontsize="x-small")
 # %% tags=["essential"]
 def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
     """Distribution of the next token: p ∝ exp(logits / temperature), cut and rescaled."""
-    z = np.asarray(logits, dtype=np.float64) / temperature
-    p = np.exp(z - z.max(axis=-1, keepdims=True))
+    z = np.asarray(logits, dtype=np.float64)
+    with np.errstate(over="ignore"):  # far below the largest at a low temperature: −∞, p = 0
+        p = np.exp((z - z.max(axis=-1, keepdims=True)) / temperature)
     p /= p.sum(axis=-1, keepdims=True)
     if not top_k and top_p >= 1:
         return p
@@ -549,6 +550,7 @@ def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
     ranked = np.take_along_axis(p, order, axis=-1)
     before = np.cumsum(ranked, axis=-1) - ranked  # what the likelier ones hold
     keep = (before < top_p) & (np.arange(p.shape[-1]) < (top_k or p.shape[-1]))
+    keep[..., 0] = True  # the likeliest stays, whatever top_p
     np.put_along_axis(p, order, np.where(keep, ranked, 0), axis=-1)
     return p / p.sum(axis=-1, keepdims=True)
 

@@ -68,9 +68,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from helpers import claims, data, fits, plots, runtime, widgets
 from helpers.exercises import check, hint, solution
-from helpers.transformer import models, training
+from helpers.transformer import attention, training
+from helpers.transformer.attention import rotate, rotation
 from helpers.transformer.flops import flops_per_token, n_params
-from helpers.transformer.models import GPT, GPTConfig, rotate, rotation
+from helpers.transformer.models import GPT, GPTConfig
 from helpers.transformer.steps import prepare, token_loss
 from helpers.transformer.training import TrainConfig, make_optimizer
 
@@ -417,7 +418,7 @@ class AttentionBF16(torch.autograd.Function):
 # %% tags=["check"]
 exact = [torch.from_numpy(rng.normal(size=(8, 64, 16))).requires_grad_() for _ in range(3)]
 low, dy = [x.detach().float().requires_grad_() for x in exact], torch.ones(8, 64, 16).tril()
-y, y_low = models.attention(*exact)[0], AttentionBF16.apply(low[0] / 4, *low[1:])  # q / √16
+y, y_low = attention.attention(*exact)[0], AttentionBF16.apply(low[0] / 4, *low[1:])  # q / √16
 pairs = [(y, y_low), *zip(torch.autograd.grad(y, exact, dy.double()),
                           torch.autograd.grad(y_low, low, dy.bfloat16()), strict=True)]
 assert max((b.double() - a).norm() / a.norm() for a, b in pairs) < 0.02
@@ -577,7 +578,7 @@ class NaiveAttention(torch.nn.Module):
 
     def forward(self, x, turn, cache=None):
         q, k, v = (layer(x).chunk(self.n_head, dim=-1) for layer in (self.q, self.k, self.v))
-        heads = [models.attention(rotate(q[h], turn), rotate(k[h], turn), v[h])[0]
+        heads = [attention.attention(rotate(q[h], turn), rotate(k[h], turn), v[h])[0]
                  for h in range(self.n_head)]
         return self.out(torch.cat(heads, dim=-1))
 

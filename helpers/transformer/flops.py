@@ -1,6 +1,18 @@
 """Parameters, FLOPs and memory of a GPT, by the formulas of chapters 06 and 07; plans of runs."""
 
+import numpy as np
 
+from helpers.foundations import rules
+from helpers.foundations.accepts import accepts
+from helpers.transformer.models import GPT, GPTConfig, _gpt
+
+
+def _amounts(value):
+    """Rule: one positive finite number, or an array of them."""
+    return (rules.reals if np.ndim(value) else rules.number)(above=0)(value)
+
+
+@accepts(config=rules.a(GPTConfig))
 def n_params(config):
     """(N without the embedding, N_total) of a GPT with this config; norms are counted."""
     per_layer = 12 * config.d_model**2 + 2 * config.d_model  # qkv 3, out 1, up 4, down 4; norms
@@ -9,6 +21,7 @@ def n_params(config):
     return N, N_total
 
 
+@accepts(config=rules.a(GPTConfig), seq=rules.integer(1))
 def flops_per_token(config, seq):
     """Exact training FLOPs per token, forward and backward, in windows of `seq` tokens.
 
@@ -21,6 +34,19 @@ def flops_per_token(config, seq):
     return 3 * forward  # the backward pass costs twice the forward pass
 
 
+@accepts(model=_gpt, seq=rules.integer(1))
+def measured(model: GPT, seq: int) -> tuple[int, int, int]:
+    """(N, N_total, training FLOPs per token) of a model as it is, in windows of `seq` tokens.
+
+    As `n_params` and `flops_per_token` say of its config, unless layers were shrunk after that.
+    """
+    N_total = sum(p.numel() for p in model.parameters())
+    N_mat = sum(p.numel() for p in model.parameters() if p.ndim == 2)  # the embedding is the head
+    mixed = sum(block.attn.out.weight.shape[1] for block in model.blocks)  # heads · width, each
+    return N_total - model.wte.weight.numel(), N_total, 6 * (N_mat + 2 * seq * mixed)
+
+
+@accepts(config=rules.a(GPTConfig))
 def training_bytes(config):
     """Bytes of weights, gradients and Adam's two moments in float32: 16 per parameter.
 
@@ -31,11 +57,13 @@ def training_bytes(config):
     return (weights + gradients + moments) * n_params(config)[1]
 
 
+@accepts(config=rules.a(GPTConfig), batch=rules.integer(2), seq=rules.integer(1))
 def activation_bytes(config, batch, seq):
     """Bytes that one float32 forward pass keeps for the backward pass, on a CPU.
 
     For at least two windows (batch) of `seq` tokens, with the attention kernel that keeps no
     scores and the loss of `steps.CrossEntropy`; weights are left out. Counted tensor by tensor.
+    Raises ValueError for a single window: a tensor or two less is kept there.
     """
     d = config.d_model
     attention = (1 + 1 + 2 + 3 + 1) * d + config.n_head  # norm, qkv's input, q k, qkv, mix; sums
@@ -46,12 +74,15 @@ def activation_bytes(config, batch, seq):
     return 4 * (batch * seq * (config.n_layer * per_layer + ends) + rotation)
 
 
+@accepts(N=_amounts, D=_amounts, peak_flops=rules.number(above=0), mfu=rules.number(0, 1, above=0),
+         n_devices=rules.integer(1), watts=rules.number(0), price=rules.number(0))
 def plan(N, D, peak_flops, mfu, n_devices=1, watts=0.0, price=0.0):
     """Time, memory, energy and cost of a run: N parameters, D tokens, 6ND FLOPs.
 
-    peak_flops: of one device, FLOP/s; mfu: the share of it in use, 0 … 1; watts: of one device;
-    price: of one device for an hour. Returns seconds, bytes (weights and optimiser, all devices
-    together; activations come on top), device_hours, kWh, and cost in the price's unit.
+    N and D may be arrays. peak_flops: of one device, FLOP/s; mfu: the share of it in use, up to 1;
+    watts: of one device; price: of one device for an hour. Returns seconds, bytes (weights and
+    optimiser, all devices together; activations come on top), device_hours, kWh, and cost in the
+    price's unit. Raises ValueError for what is not positive, and for an mfu above 1.
     """
     seconds = 6 * N * D / (peak_flops * mfu * n_devices)
     device_hours = seconds / 3600 * n_devices

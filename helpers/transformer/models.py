@@ -1,4 +1,4 @@
-"""The course's GPT: rotary positions, pre-norm blocks, tied head; KV cache and sampling."""
+"""The course's GPT: pre-norm blocks with rotary attention, tied head; and sampling from it."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -8,10 +8,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from helpers.foundations import rules
+from helpers.foundations.accepts import accepts, need
+from helpers.transformer.attention import KVCache, rotate, rotation
 
+
+@accepts(vocab=rules.integer(1), context=rules.integer(1), n_layer=rules.integer(1),
+         n_head=rules.integer(1), d_model=rules.integer(1))
 @dataclass(frozen=True)
 class GPTConfig:
-    """Shape of a GPT. Raises ValueError if d_model is not an even multiple of n_head."""
+    """Shape of a GPT, integers of any type taken as Python's own.
+
+    Raises ValueError if one is not positive or d_model is not an even multiple of n_head,
+    TypeError if one is no integer.
+    """
 
     vocab: int = 256  # number of token ids: 256 for bytes
     context: int = 128  # longest sequence the model can read
@@ -23,35 +33,6 @@ class GPTConfig:
         if self.d_model % (2 * self.n_head):
             raise ValueError(f"d_model={self.d_model} is not an even multiple of "
                              f"n_head={self.n_head}: heads need an even, equal width")
-
-
-def attention(q, k, v):
-    """Causal attention by the formula: q, k, v (..., seq, d_head) → the mix, and its weights.
-
-    Weights have shape (..., seq, seq), rows sum to 1 (Vaswani et al. 2017, eq. 1).
-    """
-    seq, d_head = q.shape[-2:]
-    scores = q @ k.transpose(-2, -1) / sqrt(d_head)  # (..., seq, seq)
-    future = torch.ones(seq, seq, dtype=torch.bool, device=q.device).triu(1)
-    weights = scores.masked_fill(future, float("-inf")).softmax(-1)
-    return weights @ v, weights
-
-
-def rotation(positions, d_head, base=1000.0):
-    """Each position's angles as complex numbers of length 1, (seq, d_head/2) (Su et al. 2021)."""
-    pair = torch.arange(0, d_head, 2, device=positions.device)
-    angle = positions[:, None] * base ** (-pair / d_head)  # slower and slower
-    return torch.polar(torch.ones_like(angle), angle)
-
-
-def rotate(x, turn):
-    """Turn each pair of neighbours in x (..., seq, d_head) by its position's angle.
-
-    In float32 if x is bfloat16: complex numbers are no coarser.
-    """
-    x = x.float() if x.dtype == torch.bfloat16 else x
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))  # (..., seq, d_head/2)
-    return torch.view_as_real(pairs * turn).flatten(-2)
 
 
 class CausalSelfAttention(nn.Module):
@@ -91,6 +72,7 @@ class Block(nn.Module):
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 
 
+@accepts(config=rules.a(GPTConfig), seed=rules.integer(0))
 class GPT(nn.Module):
     """Integer tokens (batch, seq) → logits of the next token (batch, seq, vocab).
 
@@ -118,6 +100,14 @@ class GPT(nn.Module):
         return F.linear(self.norm(x), self.wte.weight)  # logits: (batch, seq, vocab)
 
 
+def _gpt(value):
+    """Rule: a GPT, this one or one written like it."""
+    if not isinstance(getattr(value, "config", None), GPTConfig):
+        raise TypeError(f"expected a GPT with its config, got {type(value).__name__}")
+    return value
+
+
+@accepts(model=_gpt, seed=rules.integer(0))
 def init_weights(model: GPT, seed: int) -> None:
     """Draw all weights from numpy's generator, the same on every machine and thread count.
 
@@ -133,6 +123,7 @@ def init_weights(model: GPT, seed: int) -> None:
             p.data.copy_(torch.from_numpy(rng.normal(0.0, std, p.shape).astype(np.float32)))
 
 
+@accepts(tokens=rules.a(torch.Tensor), start=rules.integer(0), config=rules.a(GPTConfig))
 def check_tokens(tokens: torch.Tensor, start: int, config: GPTConfig) -> None:
     """Raise TypeError or ValueError unless `tokens` can be read from position `start` on.
 
@@ -149,37 +140,37 @@ def check_tokens(tokens: torch.Tensor, start: int, config: GPTConfig) -> None:
         )
     if start and tokens.shape[1] > 1:
         raise ValueError("a filled cache takes one new token at a time")
-    if tokens.device.type == "cpu" and tokens.numel() and not torch.compiler.is_compiling():
-        low, high = (int(end) for end in torch.aminmax(tokens))
-        if low < 0 or high >= config.vocab:
-            raise ValueError(f"token ids from {low} to {high}: expected 0 … {config.vocab - 1}")
+    _check_ids(tokens, config.vocab)
 
 
-class KVCache:
-    """Keys and values of all tokens read so far, per attention layer, in room for `context`."""
-
-    def __init__(self, context: int):
-        self.context, self.length, self.kept = context, 0, {}
-
-    def append(self, layer: nn.Module, k, v):
-        """Add the new keys and values of `layer`, (batch, n_head, seq, d_head); return all."""
-        start, end = self.length, self.length + k.shape[2]
-        if layer not in self.kept:
-            room = (*k.shape[:2], self.context, k.shape[3])
-            self.kept[layer] = k.new_empty(room), v.new_empty(room)
-        for kept, new in zip(self.kept[layer], (k, v), strict=True):
-            kept[:, :, start:end] = new
-        return tuple(kept[:, :, :end] for kept in self.kept[layer])
+def _check_ids(ids: torch.Tensor, vocab: int) -> None:
+    if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():
+        low, high = (int(end) for end in torch.aminmax(ids))
+        if low < 0 or high >= vocab:
+            raise ValueError(f"token ids from {low} to {high}: expected 0 … {vocab - 1}")
 
 
+def _logits(values):
+    """Rule: scores (..., vocab), −∞ for what cannot come; the largest of each row is finite."""
+    z = rules.reals(finite=False, least=1)(values)
+    if not z.ndim or not np.isfinite(z.max(axis=-1)).all():
+        raise ValueError("expected logits (..., vocab) whose largest in each row is finite")
+    return z
+
+
+@accepts(logits=_logits, temperature=rules.number(above=0), top_k=rules.integer(0),
+         top_p=rules.number(0, 1))
 def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
     """Next token's distribution, (..., vocab): p ∝ exp(logits / temperature), cut and rescaled.
 
     `top_k` > 0 keeps the k likeliest tokens; `top_p` keeps the likeliest until their sum reaches
-    it, the one that crosses it included (Holtzman et al. 2020).
+    it, the one that crosses it included (Holtzman et al. 2020); the likeliest always stays. A logit
+    of −∞ has probability 0. Raises ValueError for NaN, a row without a finite largest logit, a
+    temperature that is not positive, a negative top_k, or a top_p outside 0 … 1.
     """
-    z = np.asarray(logits, dtype=np.float64) / temperature
-    p = np.exp(z - z.max(axis=-1, keepdims=True))
+    z = np.asarray(logits, dtype=np.float64)
+    with np.errstate(over="ignore"):  # far below the largest at a low temperature: −∞, p = 0
+        p = np.exp((z - z.max(axis=-1, keepdims=True)) / temperature)
     p /= p.sum(axis=-1, keepdims=True)
     if not top_k and top_p >= 1:
         return p
@@ -187,12 +178,20 @@ def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
     ranked = np.take_along_axis(p, order, axis=-1)
     before = np.cumsum(ranked, axis=-1) - ranked  # what the likelier ones hold
     keep = (before < top_p) & (np.arange(p.shape[-1]) < (top_k or p.shape[-1]))
+    keep[..., 0] = True  # the likeliest stays, whatever top_p
     np.put_along_axis(p, order, np.where(keep, ranked, 0), axis=-1)
     return p / p.sum(axis=-1, keepdims=True)
 
 
+@accepts(logits=_logits, rng=rules.maybe(rules.a(np.random.Generator)),
+         temperature=rules.number(0), top_k=rules.integer(0), top_p=rules.number(0, 1),
+         needs=need(lambda rng, temperature: rng is not None or temperature == 0,
+                    "a numpy generator, unless the temperature is 0"))
 def sample_tokens(logits, rng, temperature=1.0, top_k=0, top_p=1.0):
-    """Draw one token id for each row of logits (..., vocab); temperature 0 takes the likeliest."""
+    """Draw one token id for each row of logits (..., vocab); temperature 0 takes the likeliest.
+
+    Raises what `probabilities` raises, and ValueError without a generator to draw from.
+    """
     if temperature == 0:
         return np.asarray(logits).argmax(axis=-1)
     p = probabilities(logits, temperature, top_k, top_p)
@@ -200,18 +199,25 @@ def sample_tokens(logits, rng, temperature=1.0, top_k=0, top_p=1.0):
     return np.minimum((np.cumsum(p, axis=-1) <= u).sum(axis=-1), p.shape[-1] - 1)
 
 
+@accepts(model=_gpt, prompt=rules.integers((1, 2), 0), n_tokens=rules.integer(0),
+         rng=rules.maybe(rules.a(np.random.Generator)), temperature=rules.number(0),
+         top_k=rules.integer(0), top_p=rules.number(0, 1))
 @torch.inference_mode()
 def generate(model: GPT, prompt, n_tokens: int, rng: np.random.Generator,
              temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> np.ndarray:
     """Prompt and continuation: token ids (seq,) or, for several texts at once, (batch, seq).
 
-    Stops at the context's end. The choices are those of `sample_tokens`. Raises ValueError for an
-    empty prompt or prompts of unequal lengths.
+    Stops at the context's end, with fewer than `n_tokens` new ones. The choices are those of
+    `sample_tokens`. Raises ValueError for an empty prompt, prompts of unequal lengths, ids outside
+    the vocabulary, or a prompt that leaves no room in the context.
     """
-    tokens = np.atleast_2d(np.asarray(prompt, dtype=np.int64))
+    tokens, context = np.atleast_2d(prompt), model.config.context
     if not tokens.size:
         raise ValueError("expected a prompt of at least one token")
-    context = model.config.context
+    check_tokens(torch.from_numpy(tokens), 0, model.config)
+    if n_tokens and tokens.shape[1] == context:
+        raise ValueError(f"the prompt fills the context of {context}: expected at most "
+                         f"{context - 1} tokens, so that one more can be written")
     device, cache, new = model.wte.weight.device, KVCache(context), tokens
     for _ in range(min(n_tokens, context - tokens.shape[1])):
         logits = model(torch.from_numpy(new).to(device), cache)[:, -1].float().cpu().numpy()

@@ -4,14 +4,21 @@ import functools
 
 import torch
 from torch import distributed as dist
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from helpers.foundations import rules
+from helpers.foundations.accepts import accepts, need
+from helpers.transformer.models import _check_ids, _gpt
+from helpers.transformer.schedule import TrainConfig
 
 
 class AttentionBF16(torch.autograd.Function):
     """Causal attention of q, k, v (n, seq, d_head), q already scaled: bfloat16 matrix products.
 
-    The formula of `models.attention`; softmax and its gradient stay in float32. Returns bfloat16.
+    By the formula of `attention.attention`; softmax and its gradient stay in float32. Returns
+    bfloat16.
     """
 
     @staticmethod
@@ -53,10 +60,16 @@ class CrossEntropy(torch.autograd.Function):
         return p.mul_(dloss / len(p)).to(ctx.dtype), None
 
 
+@accepts(q=rules.tensor(), k=rules.tensor(), v=rules.tensor(), is_causal=rules.anything,
+         needs=need(lambda q, k, v, is_causal: q.ndim == k.ndim == 4 and k.shape == v.shape
+                    and (*q.shape[:2], q.shape[3]) == (*k.shape[:2], k.shape[3])
+                    and (q.shape == k.shape or not is_causal),
+                    "equal shapes (batch, n_head, seq, d_head)"))
 def fast_attention(q, k, v, is_causal=True):
     """`scaled_dot_product_attention`, by `AttentionBF16` where that is faster: CPU with autocast.
 
-    q, k, v (batch, n_head, seq, d_head) → the same shape.
+    q, k, v (batch, n_head, seq, d_head) → the same shape. Unless `is_causal`, k and v may be longer
+    than q. Raises ValueError for other shapes.
     """
     if q.device.type != "cpu" or not is_causal or not torch.is_autocast_enabled("cpu"):
         return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
@@ -64,16 +77,36 @@ def fast_attention(q, k, v, is_causal=True):
     return AttentionBF16.apply(*flat).view(q.shape)
 
 
+def _ids(value):
+    """Rule: a tensor of whole numbers → int64."""
+    value = rules.tensor(floating=False)(value)
+    if value.dtype == torch.bool:
+        raise TypeError("expected token ids, got bool")
+    return value.long()
+
+
+@accepts(logits=rules.tensor(), targets=_ids, needs=need(
+    lambda logits, targets: logits.ndim == 2 and targets.shape == logits.shape[:1]
+    and logits.numel() > 0, "logits (n, vocab) and one target for each row, (n,)"))
 def token_loss(logits, targets):
-    """Mean loss in nats of logits (n, vocab): by `CrossEntropy` on a CPU, where that is faster."""
+    """Mean loss in nats of logits (n, vocab): by `CrossEntropy` on a CPU, where that is faster.
+
+    Raises ValueError for no targets, a wrong number of them, or (looked at on a CPU alone) an id
+    outside the vocabulary.
+    """
+    _check_ids(targets, logits.shape[1])
     on_cpu = logits.device.type == "cpu"
     return (CrossEntropy.apply if on_cpu else F.cross_entropy)(logits, targets)
 
 
+@accepts(model=rules.a(nn.Module), tokens=_ids, config=rules.a(TrainConfig), needs=(
+    need(lambda tokens: tokens.ndim == 2 and tokens.shape[1] > 1, "windows (batch, seq + 1)"),
+    need(lambda tokens, config: len(tokens) >= config.n_micro, "at least n_micro windows")))
 def accumulate(model, tokens, config):
     """Mean loss of a batch (batch, seq + 1); its gradient is added to the weights' `grad`.
 
-    One of `n_micro` parts at a time: activations of one part alone are held. Nats per token.
+    One of `n_micro` parts at a time: activations of one part alone are held. Nats per token. Raises
+    ValueError for fewer windows than parts, or windows without a next token.
     """
     total = 0.0
     for part in tokens.tensor_split(config.n_micro):
@@ -87,8 +120,12 @@ def accumulate(model, tokens, config):
     return total
 
 
+@accepts(tensors=rules.each(rules.tensor(), 1))
 def average(tensors):
-    """Replace each tensor by its mean over all processes: one message, not one per tensor."""
+    """Replace each tensor by its mean over all processes: one message, not one per tensor.
+
+    Raises torch's ValueError outside a process group.
+    """
     message = torch.cat([t.flatten() for t in tensors])
     dist.all_reduce(message)  # the sum, in every process
     message /= dist.get_world_size()
@@ -96,6 +133,7 @@ def average(tensors):
         t.copy_(mean.view_as(t))
 
 
+@accepts(model=_gpt, config=rules.a(TrainConfig))
 def prepare(model, config):
     """Give the model's blocks the attention and the recomputation that the config asks for."""
     for block in model.blocks:
@@ -105,12 +143,20 @@ def prepare(model, config):
             block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
 
+@accepts(g_small=rules.number(0), g_big=rules.number(0), b_small=rules.number(above=0),
+         b_big=rules.number(above=0), needs=(
+             need(lambda b_small, b_big: b_small < b_big, "b_small below b_big"),
+             need(lambda g_small, g_big: g_big <= g_small, "a large batch's gradient that is no "
+                  "longer than a small one's: average over more batches"),
+             need(lambda g_small, g_big, b_small, b_big: b_big * g_big > b_small * g_small,
+                  "a signal, b_big · g_big > b_small · g_small: average over more batches")))
 def noise_scale(g_small, g_big, b_small, b_big):
     """Batch size at which a gradient's noise equals its signal, in units of b (windows or tokens).
 
     g_small and g_big: mean squared norms of gradients over batches of b_small and b_big. Signal
-    and noise are unbiased estimates, their ratio is not. Source: McCandlish et al. 2018
-    (arXiv:1812.06162), appendix A.
+    and noise are unbiased estimates, their ratio is not. Raises ValueError unless b_small < b_big,
+    and where an estimate is negative or the signal zero: chance, in too few gradients. Source:
+    McCandlish et al. 2018 (arXiv:1812.06162), appendix A.
     """
     signal = (b_big * g_big - b_small * g_small) / (b_big - b_small)  # |G|² of the true gradient
     noise = (g_small - g_big) / (1 / b_small - 1 / b_big)  # summed variance of one item's

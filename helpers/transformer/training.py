@@ -1,4 +1,4 @@
-"""One training run: schedule, steps, evaluation, progress, and its record."""
+"""One training run: steps, evaluation, progress, and its record."""
 
 import subprocess
 import time
@@ -13,49 +13,13 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from helpers.data import TokenBatches, bits_per_byte
+from helpers.foundations import rules
+from helpers.foundations.accepts import accepts, need
 from helpers.runtime import ROOT, device_name, synchronize
-from helpers.transformer.flops import flops_per_token, n_params
-from helpers.transformer.models import GPT, GPTConfig
+from helpers.transformer.flops import flops_per_token, measured
+from helpers.transformer.models import GPT, GPTConfig, _gpt, check_tokens
+from helpers.transformer.schedule import TrainConfig, wsd
 from helpers.transformer.steps import accumulate, average, prepare
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One run's hyper-parameters. Raises ValueError if the schedule does not fit its steps."""
-
-    lr: float  # peak learning rate
-    n_steps: int  # optimiser steps
-    batch_size: int = 16  # windows per step
-    seq: int = 128  # tokens per window
-    warmup_steps: int = 50  # linear rise at the start
-    decay_fraction: float = 0.2  # share of the steps in the 1-sqrt cool-down at the end
-    beta2: float = 0.99  # Adam's second-moment memory; long, because the batches are small
-    grad_clip: float = 1.0  # largest gradient norm
-    seed: int = 0  # weights and data order
-    dtype: str = "float32"  # of the matrix products; weights and Adam stay float32
-    n_micro: int = 1  # parts of a batch, one after the other: less memory, same gradient
-    recompute: bool = False  # blocks again in the backward pass, instead of keeping activations
-
-    def __post_init__(self):
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype={self.dtype!r}: expected 'float32' or 'bfloat16'")
-        if not 1 <= self.n_micro <= self.batch_size:
-            raise ValueError(f"n_micro={self.n_micro}: expected 1 … batch_size={self.batch_size}")
-        if self.warmup_steps > self.n_steps - self.decay_steps:
-            raise ValueError(
-                f"{self.warmup_steps} warm-up and {self.decay_steps} cool-down steps do not fit "
-                f"into {self.n_steps} steps"
-            )
-
-    @property
-    def decay_steps(self) -> int:
-        """Length of the cool-down."""
-        return round(self.decay_fraction * self.n_steps)
-
-    @property
-    def D(self) -> int:
-        """Training tokens."""
-        return self.n_steps * self.batch_size * self.seq
 
 
 @dataclass(frozen=True)
@@ -83,44 +47,55 @@ class RunRecord:
     commit: str
 
 
-def wsd(step, n_steps, warmup_steps, decay_steps):
-    """Share of the peak rate at a step: warm-up, constant, then a 1−√ cool-down.
-
-    step: 0 … n_steps − 1 → (0, 1]. Source: Hägele et al. 2024 (arXiv:2405.18392).
-    """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    left = n_steps - step
-    return 1.0 if left > decay_steps else 1 - (1 - left / decay_steps) ** 0.5
-
-
+@accepts(model=rules.a(torch.nn.Module), config=rules.a(TrainConfig))
 def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """Fused AdamW without weight decay, at the config's rate and beta2."""
     betas = (0.9, config.beta2)
     return torch.optim.AdamW(model.parameters(), config.lr, betas, weight_decay=0.0, fused=True)
 
 
+def _check_windows(windows: np.ndarray, config: GPTConfig) -> None:
+    """Raise ValueError or TypeError unless a model can read and be examined on (n, seq + 1)."""
+    for part in (windows[:, :-1], windows[:, 1:]):  # what it reads, and what comes
+        check_tokens(torch.from_numpy(part), 0, config)
+
+
+@accepts(model=_gpt, optimizer=rules.a(torch.optim.Optimizer), batches=rules.anything,
+         config=rules.a(TrainConfig), start=rules.integer(0), stop=rules.integer(0),
+         on_step=rules.maybe(rules.function), needs=need(
+             lambda start, stop, config: start <= stop <= config.n_steps,
+             "start ≤ stop ≤ the config's n_steps"))
 def run_steps(model: GPT, optimizer: torch.optim.Optimizer, batches: TokenBatches,
               config: TrainConfig, start: int, stop: int,
               on_step: Callable[[int, float], None] | None = None) -> list[float]:
     """Take steps `start` … `stop`−1 of the run and return their training losses (nats/token).
 
     `on_step(step, loss)` is called after each. In a process group each process takes its share of
-    every batch. Raises FloatingPointError at a loss that is not finite or has left the scale, and
-    MemoryError where a step does not fit: both name the step and what to try.
+    every batch. Raises ValueError for a batch that is not as the config says or cannot be read, and
+    an optimiser of other weights; FloatingPointError at a loss that is not finite or has left the
+    scale, and MemoryError where a step does not fit: both name the step and what to try.
     """
     device, losses, recent = model.wte.weight.device, [], deque(maxlen=20)
     rank, n_process = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     if config.batch_size % n_process:
         raise ValueError(f"batch_size={config.batch_size} has no equal shares for {n_process} "
                          "processes")
+    own = {id(p) for p in model.parameters()}
+    if not all(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError("the optimiser moves weights that are not the model's: expected one made "
+                         "for it, after the last change to its layers")
     prepare(model, config)
     model.train()
     for step in range(start, stop):
         rate = wsd(step, config.n_steps, config.warmup_steps, config.decay_steps)
         for group in optimizer.param_groups:
             group["lr"] = config.lr * rate
-        tokens = torch.from_numpy(batches[step][rank::n_process]).to(device)  # (batch, seq + 1)
+        batch = batches[step]  # (batch, seq + 1)
+        if np.shape(batch) != (config.batch_size, config.seq + 1):
+            raise ValueError(f"batches[{step}] has shape {np.shape(batch)}: expected (batch_size, "
+                             f"seq + 1) = {(config.batch_size, config.seq + 1)}, by the config")
+        _check_windows(batch, model.config)
+        tokens = torch.from_numpy(batch[rank::n_process]).to(device)
         optimizer.zero_grad()
         try:
             loss = accumulate(model, tokens, config)
@@ -148,6 +123,8 @@ def run_steps(model: GPT, optimizer: torch.optim.Optimizer, batches: TokenBatche
     return losses
 
 
+@accepts(shape=rules.a(GPTConfig), config=rules.a(TrainConfig), peak_flops=rules.number(above=0),
+         show=rules.function, every=rules.integer(1))
 class Progress:
     """An `on_step` that says how far a run is, every `every` steps: speed, MFU, time left.
 
@@ -162,7 +139,7 @@ class Progress:
 
     def __call__(self, step: int, loss: float) -> None:
         """Note the step; show the line if it is its turn or the run's last."""
-        if self.first is None:  # of this process: a resumed run starts in the middle
+        if self.first is None or step <= self.first:  # a resumed run starts in the middle
             self.begin, self.first = time.perf_counter(), step
         elif (step + 1) % self.every == 0 or step + 1 == self.config.n_steps:
             per_step = (time.perf_counter() - self.begin) / (step - self.first)
@@ -173,9 +150,17 @@ class Progress:
                       f"{minutes}:{seconds:02d} left")
 
 
+@accepts(model=rules.a(torch.nn.Module), windows=rules.integers(2, 0), batch_size=rules.integer(1),
+         needs=need(lambda windows: len(windows) and windows.shape[1] > 1,
+                    "windows of shape (n_windows, seq + 1), at least one, with a next token"))
 @torch.no_grad()
 def evaluate(model: torch.nn.Module, windows: np.ndarray, batch_size: int = 32) -> float:
-    """Mean loss in nats per token over windows of shape (n_windows, seq + 1)."""
+    """Mean loss in nats per token over windows of shape (n_windows, seq + 1).
+
+    Raises ValueError for no windows, and for what the model cannot read.
+    """
+    if isinstance(getattr(model, "config", None), GPTConfig):
+        _check_windows(windows, model.config)
     model.eval()
     device, total = next(model.parameters()).device, 0.0
     for rows in np.array_split(windows, -(-len(windows) // batch_size)):
@@ -198,14 +183,19 @@ def commit() -> str:
         return "unknown"
 
 
+@accepts(model=_gpt, config=rules.a(TrainConfig), loss=rules.number(0), seconds=rules.number(0),
+         tokens_per_byte=rules.number(above=0))
 def record(model: GPT, config: TrainConfig, loss: float, seconds: float,
            tokens_per_byte: float = 1.0) -> RunRecord:
-    """The row of a finished run."""
+    """The row of a finished run; parameters and FLOPs are those of the model as it is.
+
+    Raises ValueError for a loss that is negative or not finite.
+    """
     shape = model.config
-    N, N_total = n_params(shape)
+    N, N_total, per_token = measured(model, config.seq)
     return RunRecord(
         n_layer=shape.n_layer, d_model=shape.d_model, vocab=shape.vocab, N=N, N_total=N_total,
-        D=config.D, C=float(config.D * flops_per_token(shape, config.seq)), loss=loss,
+        D=config.D, C=float(config.D * per_token), loss=loss,
         bpb=bits_per_byte(loss, tokens_per_byte), lr=config.lr, batch_size=config.batch_size,
         seq=config.seq, n_steps=config.n_steps, seed=config.seed, dtype=config.dtype,
         seconds=round(seconds, 1),
@@ -213,10 +203,20 @@ def record(model: GPT, config: TrainConfig, loss: float, seconds: float,
     )
 
 
+@accepts(model=_gpt, batches=rules.anything, config=rules.a(TrainConfig),
+         validation=rules.integers(2, 0), on_step=rules.maybe(rules.function),
+         tokens_per_byte=rules.number(above=0), needs=need(
+             lambda validation: len(validation) and validation.shape[1] > 1,
+             "windows of shape (n_windows, seq + 1), at least one, with a next token"))
 def train(model: GPT, batches: TokenBatches, config: TrainConfig, validation: np.ndarray,
           on_step: Callable[[int, float], None] | None = None,
           tokens_per_byte: float = 1.0) -> tuple[RunRecord, list[float]]:
-    """Train `model` in place; return its record and the training losses, one per step."""
+    """Train `model` in place; return its record and the training losses, one per step.
+
+    Raises what `run_steps` and `evaluate` raise; for a batch or validation windows that do not fit
+    model and config before the first step.
+    """
+    _check_windows(validation, model.config)
     optimizer = make_optimizer(model, config)
     start = time.perf_counter()
     losses = run_steps(model, optimizer, batches, config, 0, config.n_steps, on_step)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from helpers.transformer import models
+from helpers.transformer import attention, models
 from helpers.transformer.flops import flops_per_token, n_params
 from helpers.transformer.models import GPT, GPTConfig, KVCache
 
@@ -58,7 +58,7 @@ def heads(*shape):
 @pytest.mark.parametrize("shape", [(16, 8), (2, 3, 5, 4), (1, 1, 1, 2)])
 def test_attention_equals_torch_and_its_weights_are_causal_shares(shape):
     q, k, v = heads(*shape)
-    mix, weights = models.attention(q, k, v)
+    mix, weights = attention.attention(q, k, v)
     expected = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     assert torch.allclose(mix, expected, rtol=0, atol=1e-12)
     assert torch.allclose(weights.sum(-1), torch.ones(shape[:-1], dtype=q.dtype))
@@ -70,7 +70,7 @@ def test_the_model_mixes_by_the_formula(model, tokens, monkeypatch):
     fast = model(tokens)
     for block in model.blocks:
         monkeypatch.setattr(block.attn, "mix",
-                            lambda q, k, v, is_causal: models.attention(q, k, v)[0])
+                            lambda q, k, v, is_causal: attention.attention(q, k, v)[0])
     assert torch.allclose(model(tokens), fast, atol=1e-5)
 
 
@@ -79,7 +79,7 @@ def test_a_rotated_product_depends_on_the_distance_alone():
     q, k = q.float(), k.float()
 
     def product(m, n):
-        turned = [models.rotate(x, models.rotation(torch.tensor([at]), 8))
+        turned = [attention.rotate(x, attention.rotation(torch.tensor([at]), 8))
                   for x, at in ((q, m), (k, n))]
         return (turned[0] * turned[1]).sum().item()
 
@@ -91,7 +91,7 @@ def test_a_rotated_product_depends_on_the_distance_alone():
 
 def test_rotation_keeps_lengths_and_leaves_the_first_position():
     x = heads(16, 8)[0].float()
-    turned = models.rotate(x, models.rotation(torch.arange(16), 8))
+    turned = attention.rotate(x, attention.rotation(torch.arange(16), 8))
     assert torch.allclose(turned.norm(dim=-1), x.norm(dim=-1), atol=1e-5)
     assert torch.equal(turned[0], x[0])
     assert not torch.allclose(turned[1:], x[1:], atol=0.1)
@@ -139,9 +139,14 @@ def test_generation_stops_at_the_context_and_keeps_the_prompt(model):
     rng, prompt = np.random.default_rng(0), [1, 2, 3]
     assert len(models.generate(model, prompt, 100, rng)) == TINY.context
     assert models.generate(model, prompt, 0, rng).tolist() == prompt
-    full = list(range(TINY.context))
-    assert models.generate(model, full, 5, rng).tolist() == full
     assert prompt == [1, 2, 3]
+    full = list(range(TINY.context))
+    assert models.generate(model, full, 0, rng).tolist() == full
+    with pytest.raises(ValueError, match="the prompt fills the context of 16: expected at most 15"):
+        models.generate(model, full, 5, rng)
+    with pytest.raises(ValueError, match="17 tokens are longer than the context of 16"):
+        models.generate(model, [*full, 0], 5, rng)
+    assert len(models.generate(model, full[:-1], 5, rng)) == TINY.context
 
 
 @pytest.mark.parametrize("empty", [[], [[]]])
@@ -151,7 +156,7 @@ def test_an_empty_prompt_is_refused(model, empty):
 
 
 def test_prompts_of_unequal_lengths_are_refused(model):
-    with pytest.raises(ValueError, match="inhomogeneous"):
+    with pytest.raises(ValueError, match="rows of unequal length"):
         models.generate(model, [[1, 2], [3]], 5, np.random.default_rng(0))
 
 

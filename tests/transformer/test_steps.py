@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from helpers import runtime
-from helpers.transformer import models, steps
+from helpers.transformer import attention, steps
 from helpers.transformer.models import GPT, GPTConfig
 from helpers.transformer.training import TrainConfig
 
@@ -36,7 +36,7 @@ def test_bfloat16_attention_and_its_gradients_follow_the_formula(shape):
     q, k, v, dy = (drawn(*shape, seed=s) for s in range(4))
     exact = [x.double().requires_grad_() for x in (q, k, v)]
     ours = [x.clone().requires_grad_() for x in (q, k, v)]
-    expected = models.attention(*exact)[0]
+    expected = attention.attention(*exact)[0]
     with torch.autocast("cpu", torch.bfloat16):
         found = steps.fast_attention(*ours)
     assert found.dtype == torch.bfloat16
