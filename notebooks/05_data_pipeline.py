@@ -786,7 +786,7 @@ def privacy_spent(q, sigma, n_steps, delta, largest_order=256):
     alphas = np.arange(2, largest_order + 1)
     total = n_steps * np.array([rdp_step(alpha, q, sigma) for alpha in alphas])
     eps = total + np.log1p(-1 / alphas) - (np.log(delta) + np.log(alphas)) / (alphas - 1)
-    return max(eps.min(), 0.0)
+    return max(eps.min(), 0.0) if n_steps else 0.0  # no step tells nothing
 
 # %% tags=["check"]
 def moment(alpha, q, sigma):  # the divergence's definition, integrated numerically
@@ -803,6 +803,7 @@ for sigma in (4, 10, 20):  # q = 1: T steps are one Gaussian step with σ/√T, 
         exact_delta = norm.cdf(0.5 / narrow - e * narrow) - np.exp(e) * norm.cdf(
             -0.5 / narrow - e * narrow)
         assert sign * (DELTA - exact_delta) >= 0
+assert privacy_spent(Q, 1, 0, DELTA) == 0
 print("rdp_step: equal to the integral; privacy_spent: for q = 1 the exact ε is 85 to 100 % of it")
 
 # %% [markdown]

@@ -1,14 +1,18 @@
 """Personal data: find and mask it in text; train with differential privacy and account for it."""
 
 import re
+from inspect import unwrap
 
 import numpy as np
 
+from helpers.foundations import rules
+from helpers.foundations.accepts import accepts, need, same_length
 from helpers.foundations.classification import sigmoid
 from helpers.foundations.regression import design_matrix, standardise
 
 PII = {  # kind: pattern, tried in this order
-    "e-mail": re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b"),
+    # with or without @: a run is taken whole, lest each of its places be tried anew
+    "e-mail": re.compile(r"\b[\w.+-]+(@[\w-]+(?:\.[\w-]+)+\b)?|[.+-]+"),
     "IBAN": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"),
     "card": re.compile(r"\b\d(?:[ -]?\d){12,18}\b"),
     "IP address": re.compile(r"\b(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}"
@@ -29,18 +33,38 @@ SAMPLES = {  # kind: usual spellings, and last an awkward one; # is a random dig
 }
 
 
+_RNG = rules.a(np.random.Generator)
+_TABLE = rules.reals(2, -1e150, 1e150)  # whose squares are finite
+
+
+def _real(value):
+    """Rule: one real number; its range is checked by the function's own first lines."""
+    if np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
+        raise TypeError(f"expected a number, got {type(value).__name__}")
+    return value
+
+
+@accepts(text=rules.a(str))
 def scrub(text: str) -> tuple[str, list[tuple[str, str]]]:
     """The text with each find replaced by its kind, such as [phone], and the finds (kind, text).
 
-    The patterns are tried in order; what one has masked, the next do not see.
+    The patterns are tried in order; what one has masked, the next do not see. Takes a time that
+    grows as the text does.
     """
     found = []
     for kind, pattern in PII.items():
-        found += [(kind, match.group()) for match in pattern.finditer(text)]
-        text = pattern.sub(f"[{kind}]", text)
+        def mask(match: re.Match, kind: str = kind) -> str:
+            if kind == "e-mail" and not match[1]:
+                return match[0]
+            found.append((kind, match[0]))
+            return f"[{kind}]"
+
+        text = pattern.sub(mask, text)
     return text, found
 
 
+@accepts(text=rules.a(str), kind=rules.one_of(*SAMPLES), awkward=rules.a(bool, np.bool_),
+         rng=_RNG)
 def plant_pii(text: str, kind: str, awkward: bool, rng: np.random.Generator) -> tuple[str, str]:
     """The text with one sentence of personal data in it, and that datum.
 
@@ -55,6 +79,8 @@ def plant_pii(text: str, kind: str, awkward: bool, rng: np.random.Generator) -> 
     return ". ".join(sentences), datum
 
 
+@accepts(per_example=_TABLE, clip=rules.number(above=0, high=1e150),
+         sigma=rules.number(0, 1e150), expected_batch=rules.number(above=0), rng=_RNG)
 def private_gradient(per_example, clip, sigma, expected_batch, rng):
     """Noisy mean of clipped gradients, shape (d,), from one gradient per row (batch, d).
 
@@ -68,11 +94,13 @@ def private_gradient(per_example, clip, sigma, expected_batch, rng):
     return (clipped.sum(axis=0) + noise) / expected_batch
 
 
+@accepts(alpha=rules.integer(2), q=rules.number(above=0, high=1), sigma=rules.number(1e-150))
 def rdp_step(alpha, q, sigma):
     """Rényi divergence of order alpha ≥ 2 (an integer) of one DP-SGD step, in nats.
 
     Each example is in the batch with probability q; the noise is sigma times the clip. Neighbours
     differ by one example more or less (Mironov, Talwar & Zhang 2019, sections 3.2 and 3.3).
+    Raises ValueError unless 0 < q ≤ 1 and sigma > 0.
     """
     if q == 1:
         return alpha / (2 * sigma**2)
@@ -83,6 +111,8 @@ def rdp_step(alpha, q, sigma):
     return np.logaddexp.reduce(terms) / (alpha - 1)
 
 
+@accepts(q=_real, sigma=_real, n_steps=rules.integer(0), delta=_real,
+         largest_order=rules.integer(2))
 def privacy_spent(q, sigma, n_steps, delta, largest_order=256):
     """ε such that `n_steps` steps are (ε, delta)-differentially private.
 
@@ -95,14 +125,19 @@ def privacy_spent(q, sigma, n_steps, delta, largest_order=256):
     alphas = np.arange(2, largest_order + 1)
     total = n_steps * np.array([rdp_step(alpha, q, sigma) for alpha in alphas])
     eps = total + np.log1p(-1 / alphas) - (np.log(delta) + np.log(alphas)) / (alphas - 1)
-    return max(eps.min(), 0.0)
+    return max(eps.min(), 0.0) if n_steps else 0.0  # no step tells nothing
 
 
+@accepts(theta=rules.reals(1), X=rules.reals(2), y=rules.labels(), needs=(
+    same_length("X", "y"), need(lambda theta, X: X.shape[1] == len(theta), "one column a weight")))
 def logistic_gradients(theta: np.ndarray, X: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Gradient of the cross-entropy of each example, shape (n, d): (σ(xθ) − y) x; y is 0 or 1."""
-    return (sigmoid(X @ theta) - y)[:, None] * X
+    return (unwrap(sigmoid)(X @ theta) - y)[:, None] * X
 
 
+@accepts(X=_TABLE, y=rules.labels(least=1), q=_real, sigma=rules.number(0, 1e150),
+         clip=rules.number(above=0, high=1e150), lr=rules.number(above=0),
+         n_steps=rules.integer(0), rng=_RNG, needs=same_length("X", "y"))
 def train_private(X: np.ndarray, y: np.ndarray, q: float, sigma: float, clip: float, lr: float,
                   n_steps: int, rng: np.random.Generator) -> np.ndarray:
     """DP-SGD on the logistic model: returns theta, shape (d,).
@@ -113,13 +148,24 @@ def train_private(X: np.ndarray, y: np.ndarray, q: float, sigma: float, clip: fl
     if not 0 < q <= 1:
         raise ValueError(f"q is {q}: expected a probability above 0")
     theta = np.zeros(X.shape[1])
+    gradients, noisy_mean = unwrap(logistic_gradients), unwrap(private_gradient)  # checked above
     for _ in range(n_steps):
         rows = rng.random(len(X)) < q
-        gradients = logistic_gradients(theta, X[rows], y[rows])
-        theta = theta - lr * private_gradient(gradients, clip, sigma, q * len(X), rng)
+        per_example = gradients(theta, X[rows], y[rows])
+        theta = theta - lr * noisy_mean(per_example, clip, sigma, q * len(X), rng)
     return theta
 
 
+def _column(values):
+    """Rule: one value per row, of any type."""
+    if np.ndim(values) != 1:
+        raise ValueError(f"expected one value per row, got shape {np.shape(values)}")
+    return np.asarray(values)
+
+
+@accepts(X=rules.reals(2), y=_column, n_public=rules.integer(2), n_train=rules.integer(1), rng=_RNG,
+         needs=(same_length("X", "y"), need(
+             lambda y, n_public, n_train: n_public + n_train < len(y), "fewer rows than y has")))
 def public_split(X: np.ndarray, y: np.ndarray, n_public: int, n_train: int,
                  rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     """A random split: (Z train, y train, Z test, y test), with a column of ones in each Z.
@@ -133,6 +179,8 @@ def public_split(X: np.ndarray, y: np.ndarray, n_public: int, n_train: int,
     return Z[train], y[train], Z[test], y[test]
 
 
+@accepts(X=_TABLE, y=rules.labels(least=1), n_runs=rules.integer(2), rng=_RNG,
+         needs=same_length("X", "y"))
 def accusation_rates(X: np.ndarray, y: np.ndarray, n_runs: int, rng: np.random.Generator,
                      **how: float) -> tuple[float, float]:
     """(true, false) rates of an attacker who asks whether one marked example was in training.
