@@ -6,14 +6,54 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
+from helpers.compress.packing import FILE, from_csr, index_type, read_file, to_csr, write_file
+from helpers.compress.quantize import DENSE
+from helpers.data import TokenBatches
+from helpers.foundations import rules
+from helpers.foundations.accepts import accepts, need
 from helpers.transformer.models import GPT, GPTConfig
-from helpers.transformer.training import make_optimizer, run_steps
+from helpers.transformer.tensors import model_of, weights_of
+from helpers.transformer.training import TrainConfig, make_optimizer, run_steps
+
+DENSITY = rules.number(0, 1)  # rule: a share to keep
 
 
+def _weights(value):
+    """Rule: finite tensors by name, at least one."""
+    rules.each(rules.tensor(finite=True), least=1)(rules.a(dict)(value).values())
+    return value
+
+
+def _layers(*names):
+    def rule(value):  # a parametrised layer has another type
+        if any(type(getattr(value, name, None)) is not nn.Linear for name in names):
+            raise TypeError(f"expected linear layers {' and '.join(names)}, not parametrised: "
+                            "quantize.stop_rounding(model) ends that")
+        return value
+
+    return rule
+
+
+def _places(value):
+    """Rule: different indices ≥ 0 → int64 tensor."""
+    places = torch.from_numpy(rules.integers(1, low=0)(value))
+    if len(places.unique()) < len(places):
+        raise ValueError("expected each index once")
+    return places
+
+
+def _masks(given) -> str:
+    """Need: each of the weights has a bool mask of its shape."""
+    for name, w in given["weights"].items():
+        keep = given["mask"].get(name)
+        if not isinstance(keep, torch.Tensor) or keep.dtype != torch.bool or keep.shape != w.shape:
+            return f"mask: expected a bool tensor of shape {tuple(w.shape)} for {name}"
+    return ""
+
+
+@accepts(model=rules.a(nn.Module))
 def matrices(model: nn.Module) -> dict[str, torch.Tensor]:
     """The matrices inside the model's blocks by name: what pruning may touch.
 
@@ -27,12 +67,12 @@ def matrices(model: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
+@accepts(weights=_weights, density=DENSITY)
 def magnitude_mask(weights, density):
     """True for the largest magnitudes of all tensors together (global magnitude pruning).
 
     weights: dict of tensors; density: share to keep, 0 … 1 → dict of bool tensors of the same
-    shapes with round(density · n) True in total. Of equal magnitudes the first are kept. Raises
-    ValueError for a density outside 0 … 1.
+    shapes with round(density · n) True in total. Of equal magnitudes the first are kept.
     """
     if not 0 <= density <= 1:
         raise ValueError(f"density={density}: expected 0 … 1")
@@ -44,19 +84,21 @@ def magnitude_mask(weights, density):
     return {name: part.view(weights[name].shape) for name, part in parts}
 
 
+@accepts(weights=_weights, density=DENSITY)
 def layer_mask(weights, density):
     """Magnitude pruning with the same density in each tensor; arguments as `magnitude_mask`."""
     return {name: magnitude_mask({name: w}, density)[name] for name, w in weights.items()}
 
 
+@accepts(weights=_weights, density=DENSITY, rng=rules.a(np.random.Generator))
 def random_mask(weights: dict, density: float, rng: np.random.Generator) -> dict:
     """A control: round(density · n) weights of each tensor, drawn from the numpy generator."""
-    if not 0 <= density <= 1:
-        raise ValueError(f"density={density}: expected 0 … 1")
     return {name: torch.from_numpy(rng.permutation(w.numel()) < round(density * w.numel()))
             .view(w.shape) for name, w in weights.items()}
 
 
+@accepts(weights=_weights, n=rules.integer(), m=rules.integer(1), needs=need(
+    lambda weights: all(w.ndim == 2 for w in weights.values()), "matrices"))
 def nm_mask(weights, n, m):
     """True for the n largest magnitudes among every m neighbours of a row (N:M sparsity).
 
@@ -74,23 +116,31 @@ def nm_mask(weights, n, m):
     return mask
 
 
+@accepts(model=rules.a(nn.Module), mask=rules.a(dict))
 @torch.no_grad()
 def apply_mask(model: nn.Module, mask: dict[str, torch.Tensor]) -> None:
     """Set the weights to zero, in place, where the mask of their name is False.
 
-    Raises KeyError for a name that the model does not have.
+    Raises KeyError for a name that the model does not have, ValueError for masks that do not fit.
     """
     parameters = dict(model.named_parameters())
+    if said := _masks({"weights": {name: parameters[name] for name in mask}, "mask": mask}):
+        raise ValueError(said)
     for name, keep in mask.items():
-        parameters[name].mul_(keep)
+        parameters[name].masked_fill_(~keep, 0)
 
 
+@accepts(weights=_weights, mask=rules.a(dict), needs=(_masks, need(
+    lambda weights: 0 < sum((w**2).sum() for w in weights.values()) < np.inf,
+    "weights that are not all zero, nor too large to be squared")))
 def removed_energy(weights, mask):
-    """Share of the weights' energy Σ w² that the mask removes, 0 … 1, all tensors together."""
+    """Share, 0 … 1, of the weights' energy Σ w² that the mask removes, of all tensors together."""
     removed = sum((w[~mask[name]] ** 2).sum() for name, w in weights.items())
     return float(removed / sum((w**2).sum() for w in weights.values()))
 
 
+@accepts(model=rules.a(nn.Module), mask_of=rules.function, densities=rules.each(DENSITY),
+         batches=rules.a(TokenBatches), config=rules.a(TrainConfig))
 def tune(model, mask_of, densities, batches, config):
     """Prune a model in place, in stages, each followed by its share of `config.n_steps` steps.
 
@@ -111,36 +161,7 @@ def tune(model, mask_of, densities, batches, config):
     return losses
 
 
-def to_csr(w, index=torch.int32):
-    """Compressed sparse rows of a matrix: its non-zero values, their columns, each row's start.
-
-    w: (rows, columns) → dict of `values` (nnz,), `columns` (nnz,) of dtype `index`, and `starts`
-    (rows + 1,) int32: row i holds values[starts[i]:starts[i + 1]]. Raises ValueError if a column
-    number does not fit into `index`.
-    """
-    if w.shape[1] - 1 > torch.iinfo(index).max:
-        raise ValueError(f"{w.shape[1]} columns do not fit into {index}")
-    rows, columns = w.nonzero(as_tuple=True)
-    starts = torch.zeros(len(w) + 1, dtype=torch.int32)
-    starts[1:] = torch.bincount(rows, minlength=len(w)).cumsum(0)
-    return {"values": w[rows, columns], "columns": columns.to(index), "starts": starts}
-
-
-def from_csr(packed, n_columns):
-    """The dense matrix (rows, n_columns) that `to_csr` packed."""
-    counts = packed["starts"].diff().long()
-    rows = torch.repeat_interleave(torch.arange(len(counts)), counts)
-    w = packed["values"].new_zeros(len(counts), n_columns)
-    w[rows, packed["columns"].long()] = packed["values"]
-    return w
-
-
-def index_type(n_columns: int) -> torch.dtype:
-    """The smallest integer type that holds the numbers of so many columns."""
-    fits = (t for t in (torch.uint8, torch.int16) if n_columns - 1 <= torch.iinfo(t).max)
-    return next(fits, torch.int32)
-
-
+@accepts(block=_layers("up", "down"))
 def channel_scores(block):
     """Weight of each hidden MLP channel: norm of its row in `up` × norm of its column in `down`.
 
@@ -149,6 +170,8 @@ def channel_scores(block):
     return block.up.weight.detach().norm(dim=1) * block.down.weight.detach().norm(dim=0)
 
 
+@accepts(block=_layers("up", "down"), keep=_places, needs=need(
+    lambda block, keep: bool((keep < len(block.up.weight)).all()), "channels that the block has"))
 def shrink_mlp(block, keep):
     """Remove hidden MLP channels, in place: `up` loses rows and `down` the same columns.
 
@@ -161,6 +184,7 @@ def shrink_mlp(block, keep):
         layer.out_features, layer.in_features = w.shape
 
 
+@accepts(attn=_layers("qkv", "out"))
 def head_scores(attn):
     """Weight of each head: Frobenius norm of the map out · value that it writes, (n_head,).
 
@@ -172,6 +196,8 @@ def head_scores(attn):
     return (out.transpose(0, 1) @ values).norm(dim=(1, 2))  # values: (n_head, d_head, d_model)
 
 
+@accepts(attn=_layers("qkv", "out"), keep=_places, needs=need(
+    lambda attn, keep: bool((keep < attn.n_head).all()), "heads that there are"))
 def shrink_heads(attn, keep):
     """Remove attention heads, in place: `qkv` loses rows, `out` columns, and `n_head` falls.
 
@@ -188,43 +214,40 @@ def shrink_heads(attn, keep):
     attn.n_head = len(keep)
 
 
+@accepts(model=rules.a(nn.Module), path=FILE, sparse=rules.a(bool), facts=rules.a(dict),
+         dtype=rules.one_of(torch.float32, torch.float64, torch.float16, torch.bfloat16))
 def save_pruned(model: GPT, path: str | Path, sparse: bool = False,
                 dtype: torch.dtype = torch.float32, **facts: str) -> int:
     """Write a pruned GPT to one safetensors file; return the file's size in bytes.
 
-    Shrunk layers have the shapes they have. With `sparse`, a block matrix is stored as CSR, with
+    Shrunk layers have the shapes they have. With `sparse`, a matrix is stored as CSR, with
     the smallest column type that fits, if that takes fewer bytes than the whole matrix. `dtype`
-    is that of the stored weights. `facts` (text) go into the header.
+    is that of the stored weights. `facts` (text) go into the header. An OSError leaves what stood
+    at `path`. Raises ValueError for parametrised weights, and those that `dtype` cannot hold.
     """
+    model = getattr(model, "_orig_mod", model)  # out of torch.compile's wrapper
     tensors, columns = {}, {}
-    for name, w in model.state_dict().items():
-        w = w.to(dtype).contiguous()
-        packed = to_csr(w, index_type(w.shape[1])) if name in matrices(model) and sparse else {}
+    weights = {name: w.to(dtype) for name, w in weights_of(model).items()}
+    for name, w in DENSE(weights).items():  # finite, also after rounding
+        packed = to_csr(w, index_type(w.shape[1])) if sparse and w.ndim == 2 else {}
         if packed and sum(part.nbytes for part in packed.values()) < w.nbytes:
             columns[name] = w.shape[1]
             tensors |= {f"{name}.{part}": array for part, array in packed.items()}
         else:
             tensors[name] = w
-    save_file(tensors, path, {**facts, "config": json.dumps(asdict(model.config)),
-                              "columns": json.dumps(columns)})
+    write_file(path, tensors, "config", asdict(model.config),
+               {"columns": json.dumps(columns), **facts})
     return Path(path).stat().st_size
 
 
+@accepts(path=FILE)
 def load_pruned(path: str | Path) -> GPT:
-    """The GPT, in float32, of a file that `save_pruned` wrote. Raises ValueError for another."""
-    with safe_open(path, "pt") as file:
-        header = file.metadata() or {}
-        if not {"config", "columns"} <= header.keys():
-            raise ValueError(f"{path} was not written by save_pruned")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
-    for name, n_columns in json.loads(header["columns"]).items():
+    """The GPT, in float32, of a file that `save_pruned` wrote; a ValueError names any other."""
+    return read_file(path, "config", "save_pruned", _whole)
+
+
+def _whole(tensors: dict, config: dict, facts: dict) -> GPT:
+    for name, n_columns in json.loads(facts["columns"]).items():
         packed = {part: tensors.pop(f"{name}.{part}") for part in ("values", "columns", "starts")}
         tensors[name] = from_csr(packed, n_columns)
-    model = GPT(GPTConfig(**json.loads(header["config"])))
-    d_head = model.config.d_model // model.config.n_head
-    for i, block in enumerate(model.blocks):
-        shrink_mlp(block, torch.arange(len(tensors[f"blocks.{i}.up.weight"])))
-        n_head = tensors[f"blocks.{i}.attn.out.weight"].shape[1] // d_head
-        shrink_heads(block.attn, torch.arange(n_head))
-    model.load_state_dict(tensors)
-    return model
+    return model_of(GPTConfig(**config), {name: w.float() for name, w in tensors.items()})

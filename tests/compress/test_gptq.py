@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from helpers.compress import gptq, quantize
+from helpers.compress.prune import shrink_mlp
 from helpers.transformer.models import GPT, GPTConfig
 
 
@@ -67,9 +68,37 @@ def test_one_column_and_a_dead_input_are_taken():
     assert quantize.dequantize(*gptq.gptq(normal(3, 8), H, 4, 8)).isfinite().all()
 
 
-def test_without_any_input_there_is_a_clear_error():
-    with pytest.raises(torch.linalg.LinAlgError):
-        gptq.gptq(normal(3, 4), torch.zeros(4, 4, dtype=torch.float64), 4, 4)
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(("group", "size"), [("tensor", 12), ("row", 4), (2, 2)])
+def test_without_any_input_it_rounds_to_nearest_and_the_outputs_do_not_change(
+        group, size, symmetric):
+    w, H = normal(3, 4), torch.zeros(4, 4, dtype=torch.float64)
+    ours, nearest = gptq.gptq(w, H, 4, size, symmetric), quantize.quantize_matrix(
+        w, 4, group, symmetric)
+    assert all(torch.equal(a.double(), b.double()) for a, b in zip(ours, nearest, strict=True))
+    assert gptq.output_error(w, quantize.dequantize(*ours), H) == 0
+
+
+def test_dead_inputs_are_rounded_to_nearest_and_do_not_disturb_the_others():
+    w, H, alive = normal(4, 8), correlated(8), [0, 1, 3, 4, 5, 7]
+    H[[2, 6]] = 0
+    H[:, [2, 6]] = 0
+    codes = gptq.gptq(w, H, 4, 1)[0]
+    small = gptq.gptq(w[:, alive], H[alive][:, alive], 4, 1, damping=0.01 * 6 / 8)  # same sum
+    assert torch.equal(codes[:, alive], small[0])
+    nearest = quantize.quantize_matrix(w, 4, 1, symmetric=False)[0]
+    assert torch.equal(codes[:, [2, 6]], nearest[:, [2, 6]])
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"w": torch.full((3, 4), torch.nan)}, "w="), ({"H": torch.full((4, 4), torch.nan)}, "H="),
+    ({"H": torch.eye(5)}, "shape"), ({"H": -torch.eye(4)}, "positive definite"),
+    ({"H": torch.ones(4, 4), "damping": 0.0}, "positive definite"), ({"group_size": 3}, "groups"),
+    ({"damping": -1.0}, "damping"), ({"n_bits": 1}, "n_bits"), ({"n_bits": 9}, "n_bits")])
+def test_what_gptq_cannot_round_gets_a_clear_error(change, says):
+    given = {"w": normal(3, 4), "H": torch.eye(4), "n_bits": 4, "group_size": 2} | change
+    with pytest.raises(ValueError, match=f"gptq: .*{says}"):
+        gptq.gptq(**given)
 
 
 @pytest.fixture
@@ -114,3 +143,55 @@ def test_a_whole_model_is_rounded_and_left_as_it_was(model, windows):
         if isinstance(w, quantize.Quantized):
             assert w.scale.shape == plain[name].scale.shape
             assert w.n_bits == plain[name].n_bits
+
+
+def test_one_scale_for_a_whole_matrix_is_taken(model, windows):
+    quantized = gptq.gptq_model(model, windows, 4, "tensor")
+    plain = quantize.quantize_state(model.state_dict(), 4, "tensor")
+    for name, w in plain.items():
+        if isinstance(w, quantize.Quantized):
+            assert quantized[name].scale.shape == w.scale.shape == (1, 1)
+    assert not torch.equal(quantized["blocks.0.up.weight"].codes, plain["blocks.0.up.weight"].codes)
+
+
+def test_a_pruned_layer_without_inputs_is_rounded_to_nearest(model, windows):
+    with torch.no_grad():
+        model.blocks[0].up.weight.zero_()  # nothing reaches `down`
+    quantized = gptq.gptq_model(model, windows, 4, 16)
+    nearest = quantize.quantize_state(model.state_dict(), 4, 16)
+    for ours, theirs in zip(quantized["blocks.0.down.weight"][:3],
+                            nearest["blocks.0.down.weight"][:3], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_layer_with_bad_numbers_is_named_and_the_model_stays(model, windows):
+    model.blocks[1].down.weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"blocks\.1\.down\.weight"):
+        gptq.gptq_model(model, windows, 4, 16)
+    model.blocks[1].down.weight.data[0, 0] = 0
+    model.blocks[0].norm2.weight.data.fill_(1e38)  # its square overflows
+    before = {name: w.clone() for name, w in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"blocks\.0\.up\.weight: .*H="):
+        gptq.gptq_model(model, windows, 4, 16)
+    assert all(torch.equal(before[name], w) for name, w in model.state_dict().items())
+
+
+def test_a_compiled_or_shrunk_model_is_rounded_under_a_plain_models_names(model, windows):
+    plain = gptq.gptq_model(model, windows, 4, 16)
+    wrapped = torch.nn.Module()  # as torch.compile does
+    wrapped._orig_mod = model
+    compiled = gptq.gptq_model(wrapped, windows, 4, 16)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(plain.values(), compiled.values(),
+                                                       strict=True))
+    assert plain.keys() == compiled.keys()
+    shrink_mlp(model.blocks[0], range(16))
+    assert gptq.gptq_model(model, windows, 4, 16)["blocks.0.down.weight"].codes.shape == (32, 16)
+
+
+@pytest.mark.parametrize("change", [{"windows": np.full((2, 5), 64)}, {"n_bits": 9}, {"group": 5},
+                                    {"windows": np.full((2, 40), 1)}, {"group": "column"},
+                                    {"windows": np.full((2, 5), -1)}, {"windows": [[1.0, 2.0]]}])
+def test_bad_arguments_of_a_whole_model_are_refused(model, windows, change):
+    given = {"windows": windows, "n_bits": 4, "group": 16} | change
+    with pytest.raises((ValueError, TypeError), match=r"expected|context|does not divide"):
+        gptq.gptq_model(model, **given)
