@@ -51,7 +51,8 @@ def label(ax: Axes, x: str, y: str, title: str = "", log: str = "") -> None:
     """
     ax.set(xlabel=x, ylabel=y, title=title)
     for name in log:
-        if ax.has_data() and np.isinf(getattr(ax.dataLim, f"minpos{name}")):
+        drawn, positive = (getattr(ax.dataLim, f"{what}{name}") for what in ("interval", "minpos"))
+        if np.isfinite(drawn).all() and np.isinf(positive):
             raise ValueError(f"log={log!r}: expected positive {name} values, there are none")
         ax.set(**{f"{name}scale": "log"})
         axis, (low, high) = getattr(ax, f"{name}axis"), sorted(getattr(ax, f"get_{name}lim")())

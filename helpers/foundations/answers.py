@@ -21,7 +21,7 @@ import numpy as np
 from helpers.foundations import rules
 from helpers.foundations.accepts import accepts
 
-PATIENCE = 10.0  # seconds to wait for another process
+PATIENCE = 20.0  # seconds to wait for another process
 LARGEST = 2**24  # bytes; a file above this is not one of ours
 TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # another has the lock
 
@@ -78,12 +78,11 @@ def difference(got, expected, rtol: float, atol: float) -> str:
     if isinstance(expected, dict) and isinstance(got, dict) and got.keys() == expected.keys():
         return next(filter(None, (difference(got[k], v, rtol, atol)
                                   for k, v in expected.items())), "")
-    if got is None:
-        return f"got None, expected {in_a_line(expected)}: is the return missing?"
     same_text = isinstance(got, str | bytes) and type(got) is type(expected) and got == expected
     if same_text or got is expected:
         return ""
-    return f"got {in_a_line(got)}, expected {in_a_line(expected)}"
+    missing = ": is the return missing?" if got is None else ""
+    return f"got {in_a_line(got)}, expected {in_a_line(expected)}{missing}"
 
 
 @accepts(value=rules.anything)
