@@ -1,12 +1,65 @@
-"""Envelope and IsoFLOP (Hoffmann's approaches 1 and 2), Kaplan's form, and seed noise."""
+"""Power laws; envelope and IsoFLOP (Hoffmann's approaches 1 and 2); Kaplan's form; seed noise."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, stats
 
-from helpers.scaling import solvers
+from helpers.foundations.accepts import accepts, need, same_length
+from helpers.foundations.rules import anything, reals
+from helpers.scaling import checks
+from helpers.scaling.checks import ABOVE_0, BROADCAST, COLUMN, DELTA, FROM_0, POSITIVE
 from helpers.scaling.solvers import huber
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """y = offset + scale · x^−exponent; 95 % intervals of exponent and offset; R² of log y."""
+
+    scale: float
+    exponent: float
+    low: float
+    high: float
+    r2: float
+    offset: float = 0.0
+    offset_low: float = 0.0
+    offset_high: float = 0.0
+
+    @accepts(x=POSITIVE)
+    def predict(self, x):
+        """y at x > 0, in the units of the fitted y."""
+        return self.offset + self.scale * x**-self.exponent
+
+
+@accepts(x=anything, y=anything)
+def fit_power_law(x, y) -> PowerLaw:
+    """Least squares of log y on log x; the interval is Student's t on the slope.
+
+    A constant y has exponent 0 and r2 1. For a rise, y ∝ x^a, give 1/x. Raises ValueError for
+    fewer than three points, values not positive and finite, or x all the same.
+    """
+    x, y = checks.columns(3, x=x, y=y)
+    if np.ptp(y) == 0 < np.ptp(x):
+        return PowerLaw(float(y[0]), 0.0, 0.0, 0.0, 1.0)
+    line = stats.linregress(np.log(x), np.log(y))
+    half = line.stderr * stats.t.ppf(0.975, len(x) - 2)
+    return PowerLaw(float(np.exp(line.intercept)), float(-line.slope), float(-line.slope - half),
+                    float(-line.slope + half), float(line.rvalue**2))
+
+
+@accepts(x=anything, y=anything)
+def fit_power_law_offset(x, y) -> PowerLaw:
+    """Least squares of y's relative errors for y = offset + scale · x^−exponent.
+
+    Intervals are profiles: what a likelihood-ratio (F) test at 5 % does not reject, with the other
+    two parameters refitted. An exponent's `low` of 0 goes with `offset_low` −∞: no floor is needed.
+    Raises ValueError for fewer than five points or different x, bad values, a y that does not fall,
+    or points that fix no exponent between 0.01 and 10.
+    """
+    x, y = checks.columns(5, x=x, y=y)
+    if (found := len(np.unique(x))) < 5 or np.ptp(y) == 0:
+        raise ValueError(f"{found} different values of x, {len(np.unique(y))} of y: too few")
+    return PowerLaw(*offset_profile(x, y))
 
 
 @dataclass(frozen=True)
@@ -19,6 +72,8 @@ class IsoFLOP:
     edge: bool
 
 
+@accepts(N=COLUMN, loss=reals(1), needs=(same_length("N", "loss"), need(
+    lambda N: len(np.unique(N)) >= 3, "at least 3 different values")))
 def parabola(N, loss):
     """(N_opt, least loss, curvature) of the parabola in log N through runs of one budget."""
     middle = np.log(N).mean()
@@ -28,33 +83,41 @@ def parabola(N, loss):
     return np.exp(middle - b / (2 * a)), c - b**2 / (4 * a), 2 * a
 
 
+@accepts(N=anything, loss=anything)
 def isoflop(N, loss) -> IsoFLOP:
     """Approach 2: the optimum of runs that spent one budget, N and loss (n,).
 
     For the exponent of N*: `fit_power_law(1 / C, N_opt)`. Raises ValueError for bad columns, fewer
     than three different N, or runs without a valley (Hoffmann et al. 2022, section 3.2).
     """
-    N, loss = solvers.columns(3, N=N, loss=loss)
+    N, loss = checks.columns(3, N=N, loss=loss)
     if len(np.unique(N)) < 3:
         raise ValueError(f"{len(np.unique(N))} different values of N: expected at least 3")
-    N_opt, least, curvature = parabola(N, loss)
+    with np.errstate(over="ignore"):
+        N_opt, least, curvature = parabola(N, loss)
+    if not 0 < N_opt < np.inf:
+        raise ValueError(f"curvature {curvature:.3g}: these runs show no valley; widen their range")
     edge = not N.min() < N_opt < N.max() or N[np.argmin(loss)] in (N.min(), N.max())
     return IsoFLOP(float(N_opt), float(least), float(curvature), bool(edge))
 
 
+@accepts(C=anything, loss=anything, N=anything, budgets=POSITIVE)
 def envelope(C, loss, N, budgets):
     """Approach 1: (N_opt, loss, edge) of least loss at each budget, arrays of its shape (b,).
 
     C, loss, N (n,) hold the training curves of several sizes; each is interpolated in log C and
     log loss, and counts only between its ends. Where no curve reaches, N_opt and loss are NaN;
     edge: N_opt is NaN, or the smallest or largest size whose curve reaches (Hoffmann et al. 2022,
-    section 3.1).
+    section 3.1). Raises ValueError for bad columns, or two losses of one size at one C.
     """
-    C, loss, N = solvers.columns(2, C=C, loss=loss, N=N)
+    C, loss, N = checks.columns(2, C=C, loss=loss, N=N)
     sizes, at = np.unique(N), []
     for size in sizes:
         x, y = np.log(C[N == size]), np.log(loss[N == size])
         order = np.argsort(x)
+        if len(np.unique(x)) < len(x):
+            twice = np.exp(x[order][np.argmin(np.diff(x[order]))])
+            raise ValueError(f"N = {size:g} has two losses at C = {twice:g}: take their mean first")
         at.append(np.interp(np.log(budgets), x[order], y[order], left=np.inf, right=np.inf))
     best, least, reach = np.argmin(at, axis=0), np.min(at, axis=0), np.isfinite(at)
     reached, last = reach.any(0), len(sizes) - 1 - np.argmax(reach[::-1], axis=0)
@@ -62,8 +125,9 @@ def envelope(C, loss, N, budgets):
     return np.where(reached, sizes[best], np.nan), np.where(reached, np.exp(least), np.nan), edge
 
 
+@accepts(x=COLUMN, y=COLUMN, needs=same_length("x", "y"))
 def offset_profile(x, y) -> tuple:
-    """Fit y = offset + scale · x^−exponent by relative errors: the fields of `fits.PowerLaw`."""
+    """Fit y = offset + scale · x^−exponent by relative errors: the fields of `PowerLaw`."""
     log_x, n = np.log(x) - np.log(x).mean(), len(x)
     u = 1 / y
 
@@ -93,11 +157,14 @@ def offset_profile(x, y) -> tuple:
             float((c - half).min()) if low > ends[0] else -np.inf, float((c + half).max()))
 
 
+@accepts(N=POSITIVE, D=POSITIVE, N_c=ABOVE_0, D_c=ABOVE_0, alpha_N=ABOVE_0, alpha_D=ABOVE_0,
+         needs=BROADCAST)
 def kaplan_loss(N, D, N_c, D_c, alpha_N, alpha_D):
     """L(N, D) = [(N_c/N)^(α_N/α_D) + D_c/D]^α_D in nats per token (Kaplan et al. 2020, eq. 1.5)."""
     return ((N_c / N) ** (alpha_N / alpha_D) + D_c / D) ** alpha_D
 
 
+@accepts(N_c=ABOVE_0, D_c=ABOVE_0, alpha_N=ABOVE_0, alpha_D=ABOVE_0, objective=FROM_0)
 @dataclass(frozen=True)
 class Kaplan:
     """Kaplan's L(N, D), which has no floor, and the sum of Huber losses it reached."""
@@ -108,15 +175,16 @@ class Kaplan:
     alpha_D: float
     objective: float
 
+    @accepts(N=POSITIVE, D=POSITIVE, needs=BROADCAST)
     def predict(self, N, D):
         """Loss in nats per token at N parameters and D tokens."""
-        N, D = np.asarray(N, dtype=float), np.asarray(D, dtype=float)
         return kaplan_loss(N, D, self.N_c, self.D_c, self.alpha_N, self.alpha_D)
 
 
+@accepts(N=anything, D=anything, loss=anything, delta=DELTA)
 def fit_kaplan(N, D, loss, delta: float = 1e-3) -> Kaplan:
     """Fit Kaplan's form with the objective of `fit_parametric`; ValueError as there."""
-    N, D, loss = solvers.runs(N, D, loss, 5)
+    N, D, loss = checks.runs(N, D, loss, 5)
     x, y, z = np.log(N / stats.gmean(N)), np.log(D / stats.gmean(D)), np.log(loss)
 
     def f(p, delta):  # p = (log N_c, log D_c, log of α_N/α_D, log α_D), centred
@@ -140,15 +208,17 @@ def fit_kaplan(N, D, loss, delta: float = 1e-3) -> Kaplan:
                                        ratio * power, power, least)))
 
 
+@accepts(groups=anything, log_loss=reals(1, least=2))
 def seed_noise(groups, log_loss) -> tuple[float, np.ndarray]:
     """Pooled standard deviation of log loss within groups of equal runs, and weights per run.
 
     A weight is the pooled variance over the group's own, which counts as much as its degrees of
     freedom; the pooled one counts as four more, since three seeds tell little about a variance.
-    Pass the weights to `fit_parametric`. ValueError if no group has two runs.
+    Pass the weights to `fit_parametric`. ValueError if no group has two
+    runs, or a label is missing.
     """
-    _, index, count = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-    log_loss = np.asarray(log_loss, dtype=float)
+    index = checks.groups_of(groups, len(log_loss))
+    count = np.bincount(index)
     mean = np.bincount(index, log_loss) / count
     square = np.bincount(index, (log_loss - mean[index]) ** 2)
     if (count < 2).all():

@@ -1,12 +1,12 @@
-"""Under `helpers.fits`: checked columns, the objective of L(N, D), its grid and Newton's method."""
+"""Under `helpers.fits`: the objective of L(N, D), its grid, and Newton's method."""
 
 import numpy as np
 
-LEAST, MOST = 1e-5, 1e8  # tokens per parameter of a run; beyond, a column is in the wrong unit
-GAP = 1e6  # between neighbouring values of one column; wider, two units are mixed
-EXPONENTS = (0.01, 3.0)  # α and β outside are at the end of what runs can tell apart
-FLAT = 1e-12  # smallest eigenvalue of the scaled Hessian that counts as curved
-LEAST_SHARE = 1e-6  # of a term in the loss of the run where it weighs most; below, it is absent
+from helpers.foundations.accepts import accepts, need, same_length, same_shape
+from helpers.foundations.rules import a as instance
+from helpers.foundations.rules import anything, integer, reals
+from helpers.scaling.checks import COLUMN, DELTA, FIVE, LINE, NUMBERS, REALS, groups_of
+
 # Of the Hessian's sums, and of the monomials 1, −x, x², −y, y², xy, which one each entry needs
 TERMS = np.array([[0, 3, 4, 0, 3], [3, 1, 5, 3, 1], [4, 5, 2, 4, 5], [0, 3, 4, 0, 3],
                   [3, 1, 5, 3, 1]])
@@ -14,61 +14,15 @@ POWERS = np.array([[0, 0, 0, 1, 3], [0, 0, 0, 1, 3], [0, 0, 0, 1, 3], [1, 1, 1, 
                    [3, 3, 3, 5, 4]])
 
 
-def columns(least: int, **named) -> list[np.ndarray]:
-    """Arrays of one length, positive and finite, at least `least` long; else ValueError."""
-    arrays = {name: np.asarray(values, dtype=float).ravel() for name, values in named.items()}
-    if len({len(a) for a in arrays.values()}) > 1:
-        raise ValueError(f"{', '.join(arrays)} differ in length: "
-                         f"{', '.join(str(len(a)) for a in arrays.values())}")
-    for name, a in arrays.items():
-        if not (np.isfinite(a) & (a > 0)).all():
-            raise ValueError(f"{name} holds values that are not positive and finite")
-        if len(a) < least:
-            raise ValueError(f"{len(a)} points are too few: expected at least {least}")
-    return list(arrays.values())
-
-
-def runs(N, D, loss, least: int = 6) -> list[np.ndarray]:
-    """Checked columns of runs: N parameters, D tokens, loss in nats per token, each (n,).
-
-    Raises ValueError for bad columns, fewer than three values of N or D, and units that cannot be
-    meant: values below 1, a gap of 10⁶ within a column, 10⁸ tokens per parameter, a loss above 100.
-    """
-    N, D, loss = columns(least, N=N, D=D, loss=loss)
-    for name, what, a in (("N", "parameters", N), ("D", "tokens", D)):
-        if len(np.unique(a)) < 3:
-            raise ValueError(f"{len(np.unique(a))} different values of {name}: expected at least 3")
-        if a.min() < 1:
-            raise ValueError(f"{name} = {a.min():g} is below 1: {name} counts {what}, not millions "
-                             "or billions of them")
-        a = np.sort(a)
-        i = np.argmax(a[1:] / a[:-1])
-        if a[i + 1] / a[i] >= GAP:
-            raise ValueError(f"{name} jumps from {a[i]:g} to {a[i + 1]:g}: are some values in "
-                             f"millions or billions of {what}?")
-    i = np.argmax(np.abs(np.log(D / N)))
-    if not LEAST < D[i] / N[i] < MOST:
-        raise ValueError(f"N = {N[i]:g} with D = {D[i]:g} is {D[i] / N[i]:.1g} tokens per "
-                         "parameter: is one of them in millions or billions?")
-    if loss.max() > 100:
-        raise ValueError(f"loss = {loss.max():g} is no loss in nats per token")
-    return [N, D, loss]
-
-
-def weights_of(weights, n: int) -> np.ndarray:
-    """Weights (n,), ones by default; ValueError unless they are positive and finite."""
-    weights = np.ones(n) if weights is None else np.asarray(weights, dtype=float).ravel()
-    if len(weights) != n or not (np.isfinite(weights) & (weights > 0)).all():
-        raise ValueError(f"weights: expected {n} positive and finite values")
-    return weights
-
-
+@accepts(residual=NUMBERS, delta=DELTA)
 def huber(residual, delta):
     """Huber loss: quadratic up to `delta`, linear beyond, so that a stray run pulls less."""
     size = np.abs(residual)
     return np.where(size <= delta, size**2 / 2, delta * (size - delta / 2))
 
 
+@accepts(p=NUMBERS, N=COLUMN, D=COLUMN, loss=COLUMN, delta=DELTA, weights=reals((0, 1), 0),
+         needs=(same_length("N", "D", "loss"), need(lambda p: p.shape == (5,), "five parameters")))
 def objective(p, N, D, loss, delta=1e-3, weights=1.0):
     """Sum of weighted Huber losses of log L, and its gradient, shape (5,).
 
@@ -84,6 +38,8 @@ def objective(p, N, D, loss, delta=1e-3, weights=1.0):
     return (weights * huber(residual, delta)).sum(), np.array(along) @ slope
 
 
+@accepts(alpha=REALS, beta=REALS, N=COLUMN, D=COLUMN, loss=COLUMN,
+         needs=(same_length("N", "D", "loss"), same_shape("alpha", "beta")))
 def project(alpha, beta, N, D, loss):
     """(E, A, B) of least squared relative error for given α and β, and that error's sum.
 
@@ -99,6 +55,8 @@ def project(alpha, beta, N, D, loss):
     return amounts[..., 0], ((terms @ amounts - 1) ** 2).sum((-1, -2))
 
 
+@accepts(N=COLUMN, D=COLUMN, loss=COLUMN, n_cells=integer(1, 24), n_best=integer(1),
+         needs=same_length("N", "D", "loss"))
 def starts(N, D, loss, n_cells: int = 3, n_best: int = 6) -> np.ndarray:
     """Starts (log A, log B, log E, α, β), (n_best, 5), from a 24 × 24 grid over α and β.
 
@@ -114,12 +72,14 @@ def starts(N, D, loss, n_cells: int = 3, n_best: int = 6) -> np.ndarray:
     return np.column_stack([amounts[best][:, [1, 2, 0]], alpha[best], beta[best]])
 
 
+@accepts(p=reals(2), counts=reals(2, 0), x=LINE, y=LINE, log_loss=reals((1, 2)), delta=DELTA,
+         n_steps=integer(1), needs=same_length("p", "counts"))
 def newton(p, counts, x, y, log_loss, delta, n_steps: int = 2000):
     """Damped Newton on m problems at once, with exact gradient and Hessian.
 
     p (m, 5) as in `objective`, for the centred logs x and y of N and D (n,); counts (m, n) are
     weights times multiplicities; log_loss (n,) or (m, n). Returns p, objective (m,), and the
-    gradient's largest component (m,) over the largest it could be.
+    gradient's largest component (m,) over the largest it could be (a δ above 1 counts as 1).
 
     Where the runs want E below 0, log E falls until its gradient vanishes: E is 0 in effect.
     """
@@ -144,7 +104,7 @@ def newton(p, counts, x, y, log_loss, delta, n_steps: int = 2000):
         pull = slope * share
         sums = pull @ monomials[:, [0, 1, 3]]
         gradient = np.stack([*sums[..., 0], sums[0, :, 1], sums[1, :, 2]], axis=1)
-        norm[live] = np.abs(gradient).max(1) / (delta * counts.sum(1))
+        norm[live] = np.abs(gradient).max(1) / (min(delta, 1) * counts.sum(1))
         go = (norm[live] > 1e-9) & (damping < 1e5)
         if not go.any():
             break
@@ -169,6 +129,8 @@ def newton(p, counts, x, y, log_loss, delta, n_steps: int = 2000):
     return p, least, norm
 
 
+@accepts(H=NUMBERS, gradient=NUMBERS, damping=NUMBERS,
+         needs=same_length("H", "gradient", "damping"))
 def descent(H, gradient, damping):
     """Damped Newton steps (m, 5), downhill also where H (m, 5, 5) is bent the wrong way."""
     size = np.trace(np.abs(H), axis1=1, axis2=2)
@@ -188,6 +150,8 @@ def descent(H, gradient, damping):
     return step
 
 
+@accepts(p=reals(2), counts=reals(2, 0), x=LINE, y=LINE, log_loss=reals((1, 2)), delta=DELTA,
+         size=integer(1), needs=same_length("p", "counts"))
 def in_blocks(p, counts, x, y, log_loss, delta, size: int = 20_000):
     """`newton` over blocks of problems, so that memory and cache do not grow with their number."""
     blocks = np.array_split(np.arange(len(p)), -(-counts.size // size))
@@ -197,37 +161,36 @@ def in_blocks(p, counts, x, y, log_loss, delta, size: int = 20_000):
     return [np.concatenate(part) for part in zip(*found, strict=True)]
 
 
+@accepts(n=integer(1), n_resamples=integer(1), rng=instance(np.random.Generator), groups=anything)
 def draw(n: int, n_resamples: int, rng, groups=None) -> np.ndarray:
     """Multiplicities (n_resamples, n) of runs, or of whole groups, drawn with replacement."""
-    index = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
-    if len(index) != n or (n_groups := index.max() + 1) < 6:
+    index = np.arange(n) if groups is None else groups_of(groups, n)
+    if (n_groups := index.max() + 1) < 6:
         raise ValueError(f"groups: expected {n} labels, at least 6 of them different")
     return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), n_resamples)[:, index] * 1.0
 
 
-def refuse_flat(p, n, d, loss, weights) -> None:
-    """ValueError that names the parameter which the runs do not fix, at the optimum p.
+@accepts(start=FIVE, others=reals((2,)), counts=reals(2, 0), x=LINE, y=LINE, log_loss=LINE,
+         delta=DELTA, n_pilot=integer(1))
+def refit(start, others, counts, x, y, log_loss, delta, n_pilot: int = 200):
+    """Optima of m resamples of one set of runs, from more starts than one where that changes any.
 
-    n and d (m,) are N and D over their geometric means. Flat means: a term that no run feels, an
-    exponent outside 0.01 … 3 or within two standard errors of 0, a Hessian that has no inverse.
+    All go from `start` (5,). The first `n_pilot` also go from each of `others` (k, 5); those of
+    them that lead any resample lower are then tried on all. Returns what `newton` does.
     """
-    cures = ("a wider range of N at large D", "a wider range of D at large N",
-             "runs nearer the floor, with more N and more D")
-    E, alpha, beta = np.exp(p[2]), p[3], p[4]
-    terms = np.array([np.exp(p[0]) * n**-alpha, np.exp(p[1]) * d**-beta, E * n**0])
-    share, residual = terms / terms.sum(0), np.log(terms.sum(0) / loss)
-    if min(alpha, beta) <= 0:
-        raise ValueError(f"alpha = {alpha:.3g}, beta = {beta:.3g}: in these runs the loss does not "
-                         "fall with both N and D")
-    J = np.array([*share, -share[0] * np.log(n), -share[1] * np.log(d)]).T
-    scale = np.sqrt((weights[:, None] * J**2).sum(0)) + 1e-300
-    values, vectors = np.linalg.eigh((J / scale).T @ (weights[:, None] * J / scale))
-    spread = 1.86 * np.median(np.abs(residual)) * np.sqrt(weights.mean() / max(1 - 5 / len(n), 0.1))
-    error = spread * np.sqrt((vectors**2 / np.maximum(values, 1e-300)).sum(1)) / scale
-    for k, (name, value) in enumerate((("alpha", alpha), ("beta", beta), ("E", E))):
-        gone = share[k].max() < LEAST_SHARE
-        if k < 2 and (gone or not EXPONENTS[0] < value < EXPONENTS[1] or 2 * error[3 + k] > value):
-            raise ValueError(f"{name} = {value:.3g} ± {2 * error[3 + k]:.2g}: these runs do not "
-                             f"fix {name} and {'AB'[k]}; add {cures[k]}")
-        if gone or (k == np.argmax(np.abs(vectors[:, 0])) % 3 and values[0] < FLAT):
-            raise ValueError(f"{name} = {value:.2g}: these runs do not fix {name}; add {cures[k]}")
+    def tried(p, some):
+        return in_blocks(np.tile(p, (len(some), 1)), some, x, y, log_loss, delta)
+
+    def lower(new, old):  # by more than rounding
+        better = new[1] < old[1] * (1 - 1e-6) - 1e-9 * min(delta, 1) ** 2
+        return (new[2] <= 1e-6) & (better | (old[2] > 1e-6))
+
+    best = tried(start, counts)
+    first = [part[:n_pilot] for part in best]
+    for p in others:
+        if lower(tried(p, counts[:n_pilot]), first).any():
+            new = tried(p, counts)
+            better = lower(new, best)
+            best = [np.where(better[:, None] if v.ndim > 1 else better, v, old)
+                    for v, old in zip(new, best, strict=True)]
+    return best
