@@ -1,11 +1,13 @@
 """Texts to train on, by name: prose without leaks, code, altered versions, a made-up language."""
 
-from importlib.metadata import PackageNotFoundError, files
+import re
 
 import numpy as np
 
 from helpers import data
-from helpers.foundations.tokens import bpe_encode
+from helpers.foundations import rules
+from helpers.foundations.accepts import accepts, need
+from helpers.foundations.tokens import bpe_encode, token_ids
 
 PRIME = 0x9E3779B97F4A7C15  # any odd number: its powers have inverses modulo 2^64
 PASSAGE = 1024  # bytes; the unit that is shuffled, spoilt, copied, filtered and mixed
@@ -15,6 +17,7 @@ EXPECTED = ("prose, code or language, then any of :pool=BYTES :noise=SHARE :dupl
 N_SYMBOLS, LANGUAGE_TOKENS, HELD_OUT_TOKENS = 64, 2**22, 2**18
 
 
+@accepts(name=rules.text)
 def load(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Training and held-out tokens (bytes, uint8) of the text called `name`.
 
@@ -54,6 +57,7 @@ def load(name: str) -> tuple[np.ndarray, np.ndarray]:
     return pool.ravel(), held_out
 
 
+@accepts(merges=rules.anything)  # bpe_encode checks them
 def tokenised(merges: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, float]:
     """The prose in tokens of `bpe_train`'s merges: to train on, held out, held-out tokens a byte.
 
@@ -86,8 +90,10 @@ def _number(value: str, word: str, name: str) -> float:
     """The value of a step, checked. Raises ValueError that says what was expected."""
     base, _, power = value.partition("^")
     try:
-        found = float(base) ** float(power or 1)
-    except ValueError:
+        if not re.fullmatch(r"[0-9.e-]+(\^[0-9]+)?", value):
+            raise ValueError
+        found = float(base) ** int(power or 1)
+    except (ValueError, OverflowError):
         raise ValueError(f"{name!r} is no text: expected {EXPECTED}") from None
     known = ("pool", "noise", "duplicate", "filter", "hard", "mix")
     if word not in known or not (PASSAGE <= found < 2**63 if word == "pool" else 0 <= found <= 1):
@@ -97,8 +103,7 @@ def _number(value: str, word: str, name: str) -> float:
 
 
 def _split(kind: str) -> tuple[np.ndarray, np.ndarray]:
-    documents = data.prose() if kind == "prose" else code()
-    train_docs, held_out = without_leaks(*data.split_documents(documents))
+    train_docs, held_out = without_leaks(*data.split_documents(data.documents(kind)))
     return data.encode(train_docs), data.encode(held_out)
 
 
@@ -108,26 +113,8 @@ def _passages(tokens: np.ndarray) -> np.ndarray:
     return whole[np.random.default_rng(0).permutation(len(whole))]
 
 
-def code() -> list[str]:
-    """The Python sources of pandas' core: 175 files in the order of their names, 6.6 MB.
-
-    They come with the package, so nothing is downloaded at run time; Windows' line ends become \\n.
-    Raises DataError if the package is missing or its sources differ from the recorded ones.
-    """
-    try:
-        found = [f for f in files("pandas") or [] if f.suffix == ".py"
-                 and f.parts[:2] == ("pandas", "core")]
-    except PackageNotFoundError:
-        found = []
-    if not found:
-        raise data.DataError("package pandas is missing. Get it with: "
-                             "pip install -r requirements.txt")
-    raw = [f.locate().read_bytes().replace(b"\r\n", b"\n")
-           for f in sorted(found, key=lambda f: f.as_posix())]
-    data.verify("code", b"".join(raw))
-    return [document.decode("utf-8") for document in raw]
-
-
+@accepts(train_docs=rules.each(rules.text), held_out=rules.each(rules.text),
+         length=rules.integer(1), stride=rules.integer(1))
 def without_leaks(train_docs: list[str], held_out: list[str], length: int = 256, stride: int = 16
                   ) -> tuple[list[str], list[str]]:
     """Leave out training documents that share a passage of `length` bytes with a held-out one.
@@ -135,14 +122,15 @@ def without_leaks(train_docs: list[str], held_out: list[str], length: int = 256,
     Passages at every `stride`-th byte are looked at: anything of length + stride − 1 bytes is
     found. By rolling hashes of 64 bits; documents that are shorter share nothing.
     """
-    known = np.unique(np.concatenate([_hashes(text, length, 1) for text in held_out]))
+    none = np.empty(0, dtype=np.uint64)
+    known = np.unique(np.concatenate([none, *(_hashes(text, length, 1) for text in held_out)]))
 
     def leaks(text: str) -> bool:
         found = _hashes(text, length, stride)
         place = np.minimum(np.searchsorted(known, found), len(known) - 1)
         return bool(np.any(known[place] == found))
 
-    return [text for text in train_docs if not leaks(text)], held_out
+    return [text for text in train_docs if not (len(known) and leaks(text))], held_out
 
 
 def _hashes(text: str, length: int, stride: int) -> np.ndarray:
@@ -155,11 +143,14 @@ def _hashes(text: str, length: int, stride: int) -> np.ndarray:
     return (total[starts + length] - total[starts]) * inverses[starts]
 
 
+@accepts(passages=token_ids(2), rng=rules.a(np.random.Generator))
 def spoil(passages, rng):
     """Passages (n, length) with the bytes of each one in random order: same letters, no words."""
     return rng.permuted(passages, axis=1)
 
 
+@accepts(passages=token_ids(2, 256), clean=token_ids(2, 256), needs=need(
+    lambda passages: passages.shape[1] > 1, "passages of two bytes or more"))
 def surprise(passages, clean):
     """Mean nats per byte of each passage (n, length) under 2-grams counted in `clean` passages.
 
@@ -171,6 +162,7 @@ def surprise(passages, clean):
     return nats[passages[:, :-1], passages[:, 1:]].mean(axis=1)
 
 
+@accepts(unique=rules.reals(above=0), D=rules.reals(above=0), R_star=rules.reals(above=0))
 def effective_tokens(unique, D, R_star):
     """Fresh tokens that D tokens are worth if only `unique` of them differ.
 
@@ -182,6 +174,8 @@ def effective_tokens(unique, D, R_star):
     return U + U * R_star * (1 - np.exp(-R / R_star))
 
 
+@accepts(seed=rules.integer(0), n=rules.integer(1, 256), slope=rules.number(0, 100),
+         strength=rules.number(0, 100))
 def grammar(seed: int = 0, n: int = N_SYMBOLS, slope: float = 0.8, strength: float = 2.0
             ) -> np.ndarray:
     """A made-up language: p(next | last but one, last), shape (n, n, n), rows sum to 1.
@@ -199,6 +193,17 @@ def grammar(seed: int = 0, n: int = N_SYMBOLS, slope: float = 0.8, strength: flo
     return p / p.sum(axis=2, keepdims=True)
 
 
+def _language(p):
+    """Rule: probabilities of each next symbol after each pair, all above 0, at most 256 symbols."""
+    p = rules.reals(3, above=0, least=1)(p)
+    if len(set(p.shape)) > 1 or len(p) > 256:
+        raise ValueError(f"expected shape (n, n, n) with n ≤ 256, got {p.shape}")
+    if not np.allclose(p.sum(axis=2), 1):
+        raise ValueError("expected rows that sum to 1")
+    return p
+
+
+@accepts(p=_language)
 def entropy_rate(p):
     """Entropy in nats per symbol of the language p(next | last but one, last), (n, n, n).
 
@@ -215,6 +220,7 @@ def entropy_rate(p):
     return float((time_share * nats).sum()), time_share
 
 
+@accepts(p=_language, n_tokens=rules.integer(1), seed=rules.integer(0), n_lanes=rules.integer(1))
 def sample_text(p: np.ndarray, n_tokens: int, seed: int, n_lanes: int = 256) -> np.ndarray:
     """A text in the language p (n, n, n): uint8 of shape (n_tokens,), n_lanes pieces end to end.
 

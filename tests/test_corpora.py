@@ -124,7 +124,7 @@ def test_the_real_prose_loses_little_and_shares_nothing_long():
 
 
 def test_the_real_code_is_the_recorded_one_and_has_unix_line_ends():
-    files = corpora.code()
+    files = data.documents("code")
     assert len(files) == 175
     assert not any("\r" in text for text in files)
 
