@@ -5,35 +5,56 @@ import torch
 from torch import nn
 
 from helpers.compress.packing import pack_bits, unpack_bits
-from helpers.compress.quantize import dequantize, fit_scale, half_scale, quantize
-from helpers.transformer.models import GPT, KVCache
+from helpers.compress.quantize import BITS, dequantize, fit_scale, half_scale, quantize
+from helpers.foundations import rules
+from helpers.foundations.accepts import accepts, need
+from helpers.transformer.attention import KVCache
+from helpers.transformer.models import GPT
 
 
+def _room(given) -> str:
+    """A need of `append`: keys and values that fit the cache, its bits and what it holds."""
+    cache, layer, k, v = (given[name] for name in ("self", "layer", "k", "v"))
+    if k.shape != v.shape or k.shape[-1] * cache.n_bits % 8 or not k.numel():
+        return (f"keys {tuple(k.shape)}, values {tuple(v.shape)}: expected one shape, d_head · "
+                f"{cache.n_bits} bits whole bytes")
+    if cache.length + k.shape[2] > cache.context:
+        return (f"{cache.length + k.shape[2]} tokens are longer than the cache's context of "
+                f"{cache.context}")
+    if cache.grids and layer not in cache.grids:
+        return "the grids are those of another model: expected head_grids of this one"
+    kept = cache.kept.get(layer, ((k,),))[0][0].shape
+    return "" if bool(cache.length) == (layer in cache.kept) and kept[:2] == k.shape[:2] else (
+        f"keys {tuple(k.shape)}: expected the texts and the model whose keys are kept, or a new "
+        "cache")
+
+
+@accepts(context=rules.integer(1), n_bits=BITS, grids=rules.maybe(rules.a(dict)))
 class QuantizedCache(KVCache):
     """Keys and values as codes of n_bits bits, packed, on affine grids.
 
     Each token of each head has its own scale, found when it arrives; or each head has one scale
     for all tokens, found beforehand (`grids` from `head_grids`). Attention gets the dequantised
-    keys and values, the newest token's too. d_head · n_bits must be a multiple of 8.
+    keys and values, the newest token's too. Raises ValueError unless d_head · n_bits is a multiple
+    of 8, for tokens beyond the context, and for keys of other texts or another model.
     """
 
     def __init__(self, context: int, n_bits: int, grids: dict | None = None):
         super().__init__(context)
         self.n_bits, self.grids = n_bits, grids
 
+    @accepts(layer=rules.a(nn.Module), k=rules.tensor(4), v=rules.tensor(4), needs=_room)
     def append(self, layer: nn.Module, k, v):
         """Store the new keys and values of `layer`, (batch, n_head, seq, d_head); return all."""
-        start, end = self.length, self.length + k.shape[2]
         both = []
         for number, x in enumerate((k, v)):
             fixed = self.grids and self.grids[layer][number]  # (scale, zero), (n_head, 1) each
             new = self.encode(x, fixed)
-            if start:
+            if self.length:
                 new = tuple(torch.cat([old, late], dim=2) for old, late in
                             zip(self.kept[layer][number], new, strict=True))
             both.append(new)
         self.kept[layer] = tuple(both)
-        assert both[0][0].shape[2] == end
         return tuple(self.decode(kept, layer, number, x) for number, (kept, x) in
                      enumerate(zip(both, (k, v), strict=True)))
 
@@ -70,6 +91,9 @@ class QuantizedCache(KVCache):
                    for t in kept)
 
 
+@accepts(model=rules.a(GPT), windows=rules.integers(2, low=0, least=2), n_bits=BITS, needs=need(
+    lambda model, windows: 2 <= windows.shape[1] <= model.config.context + 1,
+    "windows (n, seq + 1) that the model's context holds"))
 @torch.no_grad()
 def head_grids(model: GPT, windows: np.ndarray, n_bits: int) -> dict:
     """Scale and zero point of each head's keys and values, that hold all of windows (n, seq + 1).
@@ -86,6 +110,7 @@ def head_grids(model: GPT, windows: np.ndarray, n_bits: int) -> dict:
     return found
 
 
+@accepts(model=rules.a(nn.Module), make=rules.function)
 class Cached(nn.Module):
     """The model with a fresh cache from `make` for each batch, so that `evaluate` can examine it.
 

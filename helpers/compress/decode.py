@@ -11,8 +11,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch.nn import functional as F
 
-from helpers.compress.quantize import Quantized, dequantize_state
-from helpers.transformer.models import GPT, KVCache, rotation
+from helpers.compress.quantize import DENSE, STATE, Quantized, dequantize_state
+from helpers.foundations import rules
+from helpers.foundations.accepts import accepts
+from helpers.transformer.attention import KVCache, rotation
+from helpers.transformer.models import GPT
+from helpers.transformer.tensors import model_of, weights_of
 
 OPSETS = (("", 23), ("com.microsoft", 1))
 
@@ -62,6 +66,14 @@ def _halves(values):
     return values[..., 0::2] | values[..., 1::2] << 4
 
 
+def _plain(model):
+    model = rules.a(GPT)(getattr(model, "_orig_mod", model))  # torch.compile's wrapper has one
+    if any(block.attn.n_head != model.config.n_head for block in model.blocks):
+        raise ValueError(f"expected a model with all its {model.config.n_head} heads in each block")
+    return model
+
+
+@accepts(model=_plain, quantized=rules.maybe(STATE))
 def decode_graph(model: GPT, quantized: dict | None = None) -> onnx.ModelProto:
     """The step from one token and all earlier keys and values to logits and the longer cache.
 
@@ -69,9 +81,12 @@ def decode_graph(model: GPT, quantized: dict | None = None) -> onnx.ModelProto:
     n_head, length, d_head). Outputs: logits (batch, 1, vocab), and `now.i.k`, `now.i.v` with one
     more token. `quantized` (of `quantize_state` or `gptq_model`) gives the weights; its `Quantized`
     matrices of 4 or 8 bits are multiplied as codes. The embedding stands in the graph in fp32, for
-    looking up and, unless it has 4 or 8 bits, for the head.
+    looking up and, unless it has 4 or 8 bits, for the head. Raises ValueError for a model that
+    lost heads, and for weights that are not finite or of another model's shapes.
     """
-    weights, config, g = quantized or model.state_dict(), model.config, Graph()
+    weights, config, g = quantized or DENSE(weights_of(model)), model.config, Graph()
+    model_of(config, dequantize_state(weights))  # says what does not fit
+    weights = {name: w.float() if isinstance(w, torch.Tensor) else w for name, w in weights.items()}
     n_head, d_head = config.n_head, config.d_model // config.n_head
     info = helper.make_tensor_value_info
     g.inputs += [info(name, TensorProto.INT64, ["batch", 1]) for name in ("token", "position")]
@@ -115,22 +130,34 @@ def decode_graph(model: GPT, quantized: dict | None = None) -> onnx.ModelProto:
     return made
 
 
+@accepts(graph=rules.a(onnx.ModelProto))
 def int8_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with int8 matrices, one scale per output channel, and inputs rounded to 8 bits.
 
     By ONNX Runtime's `quantize_dynamic`: weights symmetric, and each product's inputs affine with
-    one scale that is found while the graph runs.
+    one scale that is found while the graph runs. The codes −127 … 127 then become 1 … 255 with zero
+    point 128: the same whole numbers by another kernel. That for int8 × uint8 adds two products in
+    16 bits on CPUs without VNNI, which cuts off 2 · 127 · 255 (see "reduce_range" in its docs).
     """
     with tempfile.TemporaryDirectory() as folder:
         before, after = (Path(folder) / f"{name}.onnx" for name in ("before", "after"))
         onnx.save(graph, before)
         quantize_dynamic(before, after, op_types_to_quantize=["MatMul"], per_channel=True,
                          weight_type=QuantType.QInt8)
-        return onnx.load(after)
+        made = onnx.load(after)
+    for one in made.graph.initializer:
+        if one.data_type == TensorProto.INT8:  # a matrix, or its zero points
+            codes = numpy_helper.to_array(one).astype(np.int16) + 128
+            one.CopyFrom(numpy_helper.from_array(codes.astype(np.uint8), one.name))
+    return made
 
 
+@accepts(graph=rules.a(onnx.ModelProto))
 class Decoder:
-    """An ONNX Runtime session of a decoding graph, on one CPU thread, with its growing cache."""
+    """An ONNX Runtime session of a decoding graph, on one CPU thread, with its growing cache.
+
+    Raises ValueError for another graph, and for tokens out of the vocabulary or the context.
+    """
 
     def __init__(self, graph: onnx.ModelProto):
         options = onnxruntime.SessionOptions()
@@ -139,17 +166,37 @@ class Decoder:
         self.session = onnxruntime.InferenceSession(graph.SerializeToString(), options,
                                                     providers=["CPUExecutionProvider"])
         self.outputs = [one.name for one in self.session.get_outputs()]
+        sizes = {one.name: one.dims for one in graph.graph.initializer}
+        if not {"wte", "cos"} <= sizes.keys():
+            raise ValueError("expected a graph of decode_graph")
+        (self.vocab, _), (self.context, _) = sizes["wte"], sizes["cos"]
         caches = self.session.get_inputs()[2:]
         self.past, (_, self.n_head, _, self.d_head) = [c.name for c in caches], caches[0].shape
+        self.reset()
 
+    @accepts(batch=rules.integer(1))
     def reset(self, batch: int = 1) -> None:
         """Forget all tokens; expect `batch` texts from now on."""
         empty = np.zeros((batch, self.n_head, 0, self.d_head), dtype=np.float32)
         self.kept = [onnxruntime.OrtValue.ortvalue_from_numpy(empty) for _ in self.past]
-        self.length = 0
+        self.batch, self.length = batch, 0
 
+    def _check(self, tokens: np.ndarray, end: int) -> None:
+        low, high = tokens.min(), tokens.max()  # Gather counts negative ids from the end
+        if low < 0 or high >= self.vocab:
+            raise ValueError(f"token ids from {low} to {high}: expected 0 … {self.vocab - 1}")
+        if end > self.context:
+            raise ValueError(f"{end} tokens are longer than the context of {self.context}")
+
+    @accepts(tokens=rules.integers(1, least=1))
     def step(self, tokens: np.ndarray) -> np.ndarray:
-        """Logits (batch, vocab) after the next tokens (batch,) int64."""
+        """Logits (batch, vocab) after the next tokens (batch,), the batch told to `reset`."""
+        if len(tokens) != self.batch:
+            raise ValueError(f"{len(tokens)} tokens for {self.batch} texts: expected one each")
+        self._check(tokens, self.length + 1)
+        return self._step(tokens)
+
+    def _step(self, tokens: np.ndarray) -> np.ndarray:
         binding = self.session.io_binding()
         binding.bind_cpu_input("token", tokens[:, None])
         binding.bind_cpu_input("position", np.full((len(tokens), 1), self.length))
@@ -162,12 +209,15 @@ class Decoder:
         self.length += 1
         return logits.numpy()[:, 0]
 
+    @accepts(tokens=rules.integers(2, least=1))
     def read(self, tokens: np.ndarray) -> np.ndarray:
         """Logits (batch, seq, vocab) of texts (batch, seq), read one token at a time."""
+        self._check(tokens, tokens.shape[1])
         self.reset(len(tokens))
-        return np.stack([self.step(tokens[:, t]) for t in range(tokens.shape[1])], axis=1)
+        return np.stack([self._step(tokens[:, t]) for t in range(tokens.shape[1])], axis=1)
 
 
+@accepts(model=rules.a(GPT), tokens=rules.integers(2, low=0, least=1))
 @torch.inference_mode()
 def read_eager(model: GPT, tokens: np.ndarray) -> np.ndarray:
     """What `Decoder.read` does, by PyTorch in eager mode with the model's own KV cache."""
@@ -176,8 +226,10 @@ def read_eager(model: GPT, tokens: np.ndarray) -> np.ndarray:
                      dim=1).numpy()
 
 
+@accepts(decoder=rules.a(Decoder), windows=rules.integers(2, low=0, least=2))
 def decoded_loss(decoder: Decoder, windows: np.ndarray) -> float:
     """Mean loss (nats per token) on windows (n, seq + 1), read one by one, one token at a time."""
+    decoder._check(windows, windows.shape[1] - 1)  # the last tokens are read by nobody
     total = 0.0
     for window in windows:
         logits = torch.from_numpy(decoder.read(window[None, :-1])[0])

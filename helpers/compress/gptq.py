@@ -19,7 +19,8 @@ from helpers.compress.quantize import (
 )
 from helpers.foundations import rules
 from helpers.foundations.accepts import accepts, need, same_shape
-from helpers.transformer.models import GPT, check_tokens, rotation
+from helpers.transformer.attention import rotation
+from helpers.transformer.models import GPT, check_tokens
 
 WINDOWS = rules.integers(2, low=0, least=2)  # rule: token ids (n, seq + 1)
 MATRIX = rules.tensor(2, finite=True)

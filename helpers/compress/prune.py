@@ -14,8 +14,9 @@ from helpers.data import TokenBatches
 from helpers.foundations import rules
 from helpers.foundations.accepts import accepts, need
 from helpers.transformer.models import GPT, GPTConfig
+from helpers.transformer.schedule import TrainConfig
 from helpers.transformer.tensors import model_of, weights_of
-from helpers.transformer.training import TrainConfig, make_optimizer, run_steps
+from helpers.transformer.training import make_optimizer, run_steps
 
 DENSITY = rules.number(0, 1)  # rule: a share to keep
 
