@@ -75,10 +75,7 @@ def path(name: str) -> Path:
 
 @accepts(name=rules.text)
 def table(name: str) -> pd.DataFrame:
-    """A CSV file under `data/`, verified, as a data frame.
-
-    Raises DataError if it is missing or altered, or no CSV file.
-    """
+    """A CSV file under `data/`, verified, as a data frame. Raises DataError as `path` does."""
     if not name.endswith(".csv"):
         raise DataError(f"data/{name} is no table: expected a name that ends in .csv")
     return pd.read_csv(path(name), comment="#")

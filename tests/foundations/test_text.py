@@ -1,12 +1,22 @@
 """Cleaning, near-duplicates, quality rules: against independent references."""
 
+import time
 import unicodedata
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from helpers import data
 from helpers.foundations import text
+
+often = settings(max_examples=40, deadline=None, derandomize=True)
+WEB = st.lists(st.sampled_from([
+    "<", ">", "&", ";", "b", "<b>", "</p>", "<a href='x'>", "lt", "amp;", "&lt;", "&gt;", "&amp;",
+    "&#38;", "&#x3c;", "&nbsp;", "&shy;", "&#769;", "&#824;", "&quot;", "e", "\u0301", "\u0338",
+    "\x00", "\u00ad", "\u200b", "\u037e", "\ud83d", "\ude00", "\ufffe", "\r", "\n", "\r\n",
+    "\u2028", " ", "\t", "All rights", " reserved", '"', "=", "<!--", "-->", "x"]), max_size=14)
 
 
 def random_hashes(m, seed=0):
@@ -39,6 +49,16 @@ def test_passages_have_the_same_words_in_order_and_drop_the_rest():
     ("a\n\n\n\n\nb", "a\n\nb"),
     ("a\rb\x0cc\x85d\u2028e", "a\nb\nc\nd\ne"),
     ("All rights reserved to the States.\nkeep", "keep"),
+    ("&lt;b&gt;", "&lt;b&gt;"),  # a text about a tag
+    ("<p>Use &lt;b&gt; &amp; &eacute;.</p>", "Use &lt;b&gt; & é."),
+    ("&amp;lt; AT&amp;T 3 &lt; 4", "&amp;lt; AT&T 3 < 4"),
+    ("a<b and c>d", "a<b and c>d"),
+    ("vector<int> <j@x.org> x<y then <i>z</i>", "vector<int> <j@x.org> x<y then z"),
+    ("<A HREF=x title='2 > 1'>go</A ><!-- no --><script async src=y></script>", "go"),
+    ("&nosuch; &copy=2 &notit;", "&nosuch; &copy=2 &notit;"),
+    ("e<b>\u0301</b> e\u200b\u0301 &lt;&#824;", "é é ≮"),
+    ("a\ud83d\ude00b\ud800c", "a😀b\ufffdc"),
+    ("<<b>b>", "<<b>b>"),  # nothing that cleaning put together is taken for markup
 ])
 def test_clean_makes_one_spelling(dirty, expected):
     assert text.clean(dirty) == expected
@@ -49,6 +69,43 @@ def test_cleaning_twice_changes_nothing_more():
         once = text.clean(document)
         assert text.clean(once) == once
         assert unicodedata.is_normalized("NFC", once)
+
+
+@often
+@given(st.one_of(WEB.map("".join), st.text(st.characters(), max_size=60)))
+def test_any_text_is_clean_after_one_cleaning(dirty):
+    once = text.clean(dirty)
+    assert text.clean(once) == once
+    assert unicodedata.is_normalized("NFC", once)
+    assert once.encode().decode() == once  # no half of a surrogate pair
+    assert not any(unicodedata.category(sign) == "Cc" and sign != "\n" for sign in once)
+
+
+@often
+@given(st.text("ab<> &;1.,", max_size=40).filter(lambda t: "<a>" not in t and "<b>" not in t))
+def test_a_text_without_markup_keeps_all_but_its_white_space(plain):
+    assert text.clean(plain).split() == plain.split()
+
+
+@often
+@given(st.text("<b>&;ltamp ", max_size=30))
+def test_what_html_escapes_never_becomes_markup(plain):
+    shown = text.html.escape(plain)
+    again = text.html.unescape(text.clean(shown))
+    assert again.split() == text.html.unescape(shown).split()
+
+
+@pytest.mark.parametrize("unit", ["<", "&lt;", "<a b=", " \n", "<<b>"])
+def test_the_time_of_cleaning_grows_as_the_text_does(unit):
+    def seconds(n):
+        best = []
+        for _ in range(3):
+            start = time.process_time()
+            text.clean(unit * (n // len(unit)))
+            best.append(time.process_time() - start)
+        return min(best)
+
+    assert seconds(20_000) < 10 * seconds(5_000)  # as its square: 16 times
 
 
 @pytest.mark.parametrize("kind", text.DIRT)
@@ -148,3 +205,45 @@ def test_shuffled_words_are_the_same_words():
     found = text.junk("shuffled words", passage, np.random.default_rng(7))
     assert sorted(found.split()) == sorted(passage.split())
     assert found.split() != passage.split()
+
+
+@pytest.mark.parametrize("kind", text.JUNK)
+def test_junk_of_an_empty_text_is_empty(kind):
+    assert text.junk(kind, "", np.random.default_rng(0)) == ""
+
+
+def test_a_text_without_words_has_quality_zero_and_passages_none():
+    assert text.quality("") == {"letters": 0, "word_length": 0, "stop_words": 0, "fresh": 1}
+    assert text.passages(["", "short"])[1].dtype == np.int64
+    assert text.edit("", 1.0, ["new"], np.random.default_rng(0)) == "new"
+    assert text.jaccard_pairs([[1, 1, 2], [1, 2, 2]]) == {(0, 1): 1.0}  # sets, whatever repeats
+
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda: text.clean(b"x"), "clean: text.*expected str, got bytes"),
+    (lambda: text.passages("one text"), "documents.*expected a list, got str"),
+    (lambda: text.passages(["x"], 0), "n_words=0: expected a whole number ≥ 1"),
+    (lambda: text.shingles("a b", 0), "n_words=0"),
+    (lambda: text.shingles("a b", 2.0), "n_words=2.0: expected a whole number"),
+    (lambda: text.soil("x", "mud"), "kind='mud': expected one of 'decomposed accents'"),
+    (lambda: text.junk("mud", "x", RNG), "kind='mud': expected one of 'numbers'"),
+    (lambda: text.minhash([], [1], [0]), "sets.*expected at least 1"),
+    (lambda: text.minhash([[]], [1], [0]), "sets.*at least 1, got 0, at index 0"),
+    (lambda: text.minhash([[2**40]], [1], [0]), "sets.*whole numbers"),
+    (lambda: text.minhash([[1]], [0], [0]), "slope.*≥ 1"),
+    (lambda: text.minhash([[1]], [1, 2], [0]), "equal lengths, got slope 2, shift 1"),
+    (lambda: text.candidate_pairs([1, 2], 1), "signatures.*2-d"),
+    (lambda: text.candidate_pairs([[np.nan, 2.0]], 1), "signatures.*whole numbers"),
+    (lambda: text.edit("x", 1.5, ["new"], RNG), "rate=1.5: expected a finite number ≥ 0 and ≤ 1"),
+    (lambda: text.edit("x", 0.5, [], RNG), "words.*at least one word"),
+    (lambda: text.edit("x", 0.5, "new", RNG), "words.*list of words, got str"),
+    (lambda: text.edit("x", 0.5, ["new"], 0), "rng=0: expected Generator, got int"),
+    (lambda: text.passes("x", {"length": (0, 1)}), "limits.*expected one of 'letters'"),
+    (lambda: text.passes("x", {"letters": (1, np.nan)}), "letters: expected .low, high."),
+])
+def test_what_makes_no_sense_is_refused_by_name(call, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        call()
