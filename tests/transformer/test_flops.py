@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from helpers import runtime
 from helpers.transformer import flops, steps
@@ -107,3 +109,62 @@ def test_doubling_the_windows_doubles_all_but_the_rotation():
     rotation = 4 * 16 * config.d_model // config.n_head
     two, four = (flops.activation_bytes(config, batch, 16) - rotation for batch in (2, 4))
     assert four == 2 * two
+
+
+@pytest.mark.parametrize("config", SHAPES, ids=lambda c: f"d{c.d_model}")
+def test_a_model_is_counted_as_its_config_says(config):
+    assert flops.measured(GPT(config), 16) == (*flops.n_params(config),
+                                               flops.flops_per_token(config, 16))
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("mfu", 40), ("mfu", 0), ("mfu", -0.4), ("mfu", float("nan")), ("n_devices", 0),
+    ("n_devices", 1.5), ("n_devices", True), ("price", -1.0), ("watts", -1), ("N", 0), ("D", -1.0),
+    ("N", float("inf")), ("D", [1e9, float("nan")]), ("peak_flops", 0), ("peak_flops", "fast"),
+    ("N", None)])
+def test_a_plan_that_no_machine_has_is_refused_by_name(name, value):
+    given = {"N": 1e9, "D": 2e10, "peak_flops": 3e14, "mfu": 0.4, name: value}
+    with pytest.raises((ValueError, TypeError), match=f"plan: {name}="):
+        flops.plan(**given)
+
+
+@given(st.integers(1, 10**13), st.integers(1, 10**14), st.floats(1, 1e18), st.floats(1e-3, 1),
+       st.integers(1, 10**5))
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+def test_a_plan_of_whole_numbers_or_arrays_is_that_of_python_s_integers(N, D, peak, mfu, n):
+    alone = flops.plan(N, D, peak, mfu, n)
+    assert alone["seconds"] * peak * mfu * n == pytest.approx(6 * N * D)
+    for whole in (np.int64, lambda x: np.array([x, x])):  # 6ND leaves int64 behind
+        found = flops.plan(whole(N), whole(D), peak, mfu, n)
+        assert all(np.allclose(found[name], alone[name], rtol=1e-12) for name in alone)
+
+
+@pytest.mark.parametrize("count", [
+    lambda c: flops.n_params("GPT-2"), lambda c: flops.training_bytes(None),
+    lambda c: flops.flops_per_token(c, 0), lambda c: flops.flops_per_token(c, 1.5),
+    lambda c: flops.flops_per_token(c, True), lambda c: flops.measured(c, 16),
+    lambda c: flops.measured(GPT(c), 0), lambda c: flops.activation_bytes(c, 1, 16),
+    lambda c: flops.activation_bytes(c, 2, 0), lambda c: flops.activation_bytes(c, -2, 16)])
+def test_what_cannot_be_counted_is_refused(count):
+    with pytest.raises((ValueError, TypeError), match=r"\w+: (config|seq|batch|model)=.*expected"):
+        count(SHAPES[0])
+
+
+@pytest.mark.parametrize(("gradients", "message"), [
+    ((7.0, 3.0, 64, 64), "expected b_small below b_big"), ((7.0, 3.0, 64, 1), "b_small below"),
+    ((3.0, 7.0, 1, 64), "no longer than a small one's: average over more batches"),
+    ((64.0, 1.0, 1, 64), "expected a signal"), ((65.0, 1.0, 1, 64), "expected a signal"),
+    ((0.0, 0.0, 1, 64), "expected a signal"), ((-1.0, 1.0, 1, 64), "g_small=-1.0"),
+    ((float("nan"), 1.0, 1, 64), "g_small=nan"), ((7.0, 3.0, 0, 64), "b_small=0")])
+def test_gradients_without_a_noise_scale_are_refused(gradients, message):
+    with pytest.raises(ValueError, match=message):
+        steps.noise_scale(*gradients)
+
+
+@given(st.floats(0.01, 1e6), st.floats(0, 1e6), st.integers(1, 100), st.integers(1, 10**4))
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+def test_the_noise_scale_inverts_the_model_of_noise(signal, noise, b_small, more):
+    b_big = b_small + more
+    norms = (signal + noise / b for b in (b_small, b_big))
+    found = steps.noise_scale(*norms, b_small, b_big)
+    assert found == pytest.approx(noise / signal, rel=1e-3, abs=1e-6 * b_big)

@@ -1,10 +1,13 @@
 """The GPT against formulas, torch's own kernels and its own full recomputation; exact counts."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,6 +19,7 @@ from helpers.transformer.models import GPT, GPTConfig, KVCache
 TINY = GPTConfig(vocab=32, context=16, n_layer=2, n_head=2, d_model=16)
 SHAPES = [TINY, GPTConfig(vocab=11, context=8, n_layer=1, n_head=1, d_model=8),
           GPTConfig(vocab=256, context=24, n_layer=3, n_head=4, d_model=32)]
+repeated = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 every_shape = pytest.mark.parametrize("config", SHAPES, ids=lambda c: f"d{c.d_model}")
 
 
@@ -294,3 +298,190 @@ def test_flops_equal_what_torch_counts(config, batch, share_of_context):
 def test_flops_approach_six_per_parameter_for_wide_models():
     wide = GPTConfig(n_layer=4, n_head=64, d_model=4096)
     assert flops_per_token(wide, 128) / (6 * n_params(wide)[0]) == pytest.approx(1, abs=0.02)
+
+
+FOUR = np.array([0.1, 3.0, 0.2, 2.0])
+
+
+@pytest.mark.parametrize("choice", [{"top_p": 0}, {"top_p": 1e-300}, {"temperature": 1e-310},
+                                    {"temperature": 5e-324}, {"top_k": 1}, {"temperature": 1e-3}])
+def test_at_any_limit_the_likeliest_token_is_kept_and_taken(choice):
+    assert models.probabilities(FOUR, **choice).tolist() == [0, 1, 0, 0]
+    drawn = models.sample_tokens(np.tile(FOUR, (50, 1)), np.random.default_rng(0), **choice)
+    assert drawn.tolist() == [1] * 50
+    assert models.probabilities([3, 1, 3], temperature=1e-310).tolist() == [0.5, 0, 0.5]
+
+
+def test_cuts_wider_than_the_vocabulary_and_impossible_tokens_are_taken():
+    expected = np.exp(FOUR) / np.exp(FOUR).sum()
+    assert np.allclose(models.probabilities(FOUR, top_k=99), expected)
+    found = models.probabilities([-np.inf, 3.0, 0.2, -np.inf], temperature=2)
+    assert np.allclose(found, [0, 1 / (1 + np.exp(-1.4)), 1 / (1 + np.exp(1.4)), 0])
+    assert models.probabilities([-1e308, 1e308]).tolist() == [0, 1]
+    assert models.probabilities(np.array([1, 2], np.uint8), top_k=np.int64(1)).tolist() == [0, 1]
+    assert int(models.sample_tokens(torch.tensor([1.0, 2.0]), None, temperature=0)) == 1
+
+
+NAN, INF = float("nan"), float("inf")
+NO_LOGITS = [[0.1, NAN, 0.2], [NAN] * 3, [-INF] * 3, [0.1, INF, 0.2], [[0.1, 0.2], [-INF, -INF]],
+             [], [[]], 1.0, "logits", [[1.0, 2.0], [3.0]], [1j, 2.0], None]
+
+
+@pytest.mark.parametrize("logits", NO_LOGITS, ids=str)
+def test_logits_without_a_finite_largest_are_refused(logits):
+    for draw in (models.probabilities, lambda z: models.sample_tokens(z, np.random.default_rng(0)),
+                 lambda z: models.sample_tokens(z, None, temperature=0)):
+        with pytest.raises((ValueError, TypeError), match="logits="):
+            draw(logits)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("top_k", -1), ("top_k", 2.5), ("top_k", True), ("top_p", 1.01), ("top_p", -0.1),
+    ("top_p", NAN), ("top_p", "0.9"), ("temperature", -1.0), ("temperature", NAN),
+    ("temperature", INF), ("temperature", None), ("temperature", [1.0])])
+def test_a_dial_outside_its_range_is_refused_by_name(model, name, value):
+    rng = np.random.default_rng(0)
+    for draw in (lambda **c: models.probabilities(FOUR, **c),
+                 lambda **c: models.sample_tokens(FOUR, rng, **c),
+                 lambda **c: models.generate(model, [1], 3, rng, **c)):
+        with pytest.raises((ValueError, TypeError), match=f": {name}="):
+            draw(**{name: value})
+
+
+def test_a_distribution_has_no_temperature_zero_and_a_draw_no_missing_generator():
+    with pytest.raises(ValueError, match=r"temperature=0: expected a finite number > 0"):
+        models.probabilities(FOUR, temperature=0)
+    with pytest.raises(ValueError, match="expected a numpy generator"):
+        models.sample_tokens(FOUR, None)
+
+
+@given(st.lists(st.floats(-50, 50), min_size=1, max_size=12), st.floats(1e-3, 1e3),
+       st.integers(0, 15), st.floats(0, 1))
+@repeated
+def test_any_choice_is_the_softmax_cut_to_the_likeliest(z, temperature, top_k, top_p):
+    found = models.probabilities(z, temperature, top_k, top_p)
+    p = torch.tensor(z, dtype=torch.float64).div(temperature).softmax(0).numpy()
+    kept, total = [], 0.0
+    for i in np.argsort(-p, kind="stable")[:top_k or len(z)]:
+        if not kept or total < top_p - 1e-12:
+            kept.append(i)
+        total += p[i]
+    if abs(np.cumsum(np.sort(p)[::-1]) - top_p).min() > 1e-9:  # else rounding decides
+        expected = np.where(np.isin(np.arange(len(z)), kept), p, 0)
+        assert np.allclose(found, expected / expected.sum(), atol=1e-9)
+    assert found.sum() == pytest.approx(1)
+    assert found[np.argmax(z)] == found.max()
+    assert found[models.sample_tokens(z, np.random.default_rng(0), temperature, top_k, top_p)] > 0
+
+
+ANYTHING = st.one_of(st.floats(), st.integers(-3, 300), st.booleans(), st.none(),
+                     st.text(max_size=3),
+                     st.lists(st.floats() | st.integers(-2**70, 2**70), max_size=3))
+
+
+@given(ANYTHING, ANYTHING, ANYTHING, ANYTHING)
+@repeated
+def test_any_value_gives_a_distribution_or_is_refused(logits, temperature, top_k, top_p):
+    try:
+        p = models.probabilities(logits, temperature, top_k, top_p)
+    except (ValueError, TypeError):
+        return
+    assert p.sum() == pytest.approx(1)
+
+
+@given(st.dictionaries(st.sampled_from(["vocab", "context", "n_layer", "n_head", "d_model"]),
+                       st.one_of(ANYTHING, st.integers(1, 64).map(np.int64)), max_size=5))
+@repeated
+def test_a_config_holds_python_s_integers_or_is_refused(fields):
+    try:
+        config = GPTConfig(**fields)
+    except (ValueError, TypeError):
+        return
+    assert all(type(value) is int and value > 0 for value in dataclasses.asdict(config).values())
+    assert json.loads(json.dumps(dataclasses.asdict(config))) == dataclasses.asdict(config)
+    assert config.d_model // config.n_head % 2 == 0
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"vocab": 0}, "vocab=0: expected a whole number ≥ 1"), ({"context": 0}, "context=0"),
+    ({"n_layer": -1}, "n_layer=-1"), ({"n_head": 0}, "n_head=0"), ({"d_model": 0}, "d_model=0"),
+    ({"n_layer": True}, "n_layer=True: expected a whole number.*got bool"),
+    ({"d_model": 64.0}, r"d_model=64\.0: expected a whole number.*got float"),
+    ({"n_head": None}, "n_head=None"), ({"vocab": "256"}, "vocab='256'")])
+def test_a_shape_that_no_model_has_is_refused_by_name(wrong, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        GPTConfig(**wrong)
+
+
+@torch.no_grad()
+def test_a_cache_is_for_one_batch_of_texts_one_model_and_its_own_context(model, tokens):
+    cache = KVCache(4)
+    model(tokens[:, :4], cache)
+    with pytest.raises(ValueError, match="5 tokens are longer than the cache's context of 4"):
+        model(tokens[:, 4:5], cache)
+    with pytest.raises(ValueError, match="6 tokens are longer than the cache's context of 4"):
+        model(tokens[:, :6], KVCache(4))
+    for texts in (1, 2, 6):  # one text's keys would be broadcast over all three
+        cache = KVCache(TINY.context)
+        model(tokens[:, :4], cache)
+        with pytest.raises(ValueError, match="expected the same batch, heads and width"):
+            model(tokens[:1, 4:5].expand(texts, 1), cache)
+    with pytest.raises(ValueError, match="the cache holds another model's keys"):
+        GPT(TINY)(tokens[:, 4:5], cache)
+    for context in (0, -1, 2.5, None, True):
+        with pytest.raises((ValueError, TypeError), match="KVCache: context="):
+            KVCache(context)
+
+
+@pytest.mark.parametrize(("prompt", "message"), [
+    ([32], "token ids from 32 to 32: expected 0 … 31"), ([-1], "got -1 at index 0"),
+    ([1.5], "expected whole numbers"), (["a"], "expected whole numbers"), (3, "in 1 or 2-d"),
+    ([[[1]]], "in 1 or 2-d"), (list(range(17)), "17 tokens are longer than the context of 16"),
+    ([True, False], "expected whole numbers")])
+def test_a_prompt_that_cannot_be_read_is_refused(model, prompt, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        models.generate(model, prompt, 3, np.random.default_rng(0))
+
+
+def test_a_prompt_of_bytes_is_a_prompt_of_numbers(model):
+    small, large = (models.generate(model, np.array([3, 1], dtype), 3, None, temperature=0)
+                    for dtype in (np.uint8, np.int64))
+    assert small.tolist() == large.tolist()
+    for n_tokens in (-1, 2.5, None, True):
+        with pytest.raises((ValueError, TypeError), match="n_tokens="):
+            models.generate(model, [1], n_tokens, None, temperature=0)
+    with pytest.raises(TypeError, match="expected a GPT with its config, got Linear"):
+        models.generate(torch.nn.Linear(2, 2), [1], 3, None, temperature=0)
+
+
+@pytest.mark.parametrize("shapes", [((4, 8), (5, 8), (5, 8)), ((4, 8), (4, 6), (4, 6)),
+                                    ((4, 8), (4, 8), (5, 8)), ((2, 4, 8), (1, 4, 8), (1, 4, 8)),
+                                    ((8,), (8,), (8,)), ((0, 8), (0, 8), (0, 8))], ids=str)
+def test_attention_of_unequal_or_empty_shapes_is_refused(shapes):
+    with pytest.raises(ValueError, match=r"expected equal shapes \(\.\.\., seq, d_head\)"):
+        attention.attention(*(torch.zeros(shape) for shape in shapes))
+
+
+def test_a_rotation_for_another_length_or_width_is_refused():
+    x, turn = torch.zeros(4, 8), attention.rotation(torch.arange(4), 8)
+    for wrong in (turn[:1], turn[:, :1], turn[:, :3], turn.real, turn[None]):
+        with pytest.raises(ValueError, match=r"\(seq, d_head/2\) of `rotation`"):
+            attention.rotate(x, wrong)
+    for positions, d_head, base in ((torch.arange(4), 7, 10.0), (torch.arange(4), 0, 10.0),
+                                    (torch.arange(4)[None], 8, 10.0), (torch.arange(4), 8, 0),
+                                    (torch.arange(4), 8, NAN), ([0, 1], 8, 10.0)):
+        with pytest.raises((ValueError, TypeError), match="rotation: "):
+            attention.rotation(positions, d_head, base)
+
+
+def test_lists_and_floats_are_no_tokens_and_a_text_is_no_config(model):
+    with pytest.raises(TypeError, match=r"tokens=.*expected Tensor, got list"):
+        model([[1, 2]])
+    for config, seed in (("tiny", 0), (TINY, -1), (TINY, 1.5), (None, 0)):
+        with pytest.raises((ValueError, TypeError), match="GPT: "):
+            GPT(config, seed)
+
+
+def test_the_rules_leave_a_compiled_model_in_one_graph(model, tokens):
+    compiled = torch.compile(model, backend="eager", fullgraph=True)  # raises at a break
+    assert torch.equal(compiled(tokens), model(tokens))

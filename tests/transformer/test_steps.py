@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from helpers import runtime
@@ -177,3 +179,77 @@ def test_two_processes_take_the_run_of_one(tmp_path):
     assert len(one) == 20
     assert two == pytest.approx(one, rel=1e-5)
     assert "no equal shares for 2 processes" in losses_of(2, 5, tmp_path)
+
+
+BATCH = torch.from_numpy(np.random.default_rng(0).integers(0, 50, (7, 17)))
+
+
+@pytest.mark.parametrize(("tokens", "n_micro", "message"), [
+    (BATCH[:2], 3, "expected at least n_micro windows"), (BATCH[:0], 1, "at least n_micro windows"),
+    (BATCH[:, :1], 1, r"expected windows \(batch, seq \+ 1\)"), (BATCH[0], 1, "expected windows"),
+    (BATCH.float(), 1, r"whole numbers, got torch\.float32"), (BATCH > 5, 1, "got bool"),
+    (BATCH + 1, 1, "token ids from 1 to 50: expected 0 … 49"), (BATCH.numpy(), 1, "got ndarray")])
+def test_a_batch_without_a_mean_loss_is_refused(tokens, n_micro, message):
+    config = TrainConfig(lr=1, n_steps=100, n_micro=n_micro)
+    with pytest.raises((ValueError, TypeError), match=message):
+        steps.accumulate(GPT(SHAPE), tokens, config)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+def test_targets_of_any_integer_type_give_the_same_loss(dtype):
+    logits, targets = drawn(6, 11), torch.tensor([0, 10, 3, 3, 9, 1])
+    assert steps.token_loss(logits, targets.to(dtype)) == steps.token_loss(logits, targets)
+
+
+@pytest.mark.parametrize(("logits", "targets", "message"), [
+    (drawn(6, 11), torch.arange(5), "one target for each row"),  # the mean of five was given
+    (drawn(6, 11), torch.arange(7), "one target for each row"),
+    (drawn(6, 11), torch.arange(6)[:, None], "one target for each row"),
+    (drawn(2, 3, 11), torch.arange(2), r"logits \(n, vocab\)"),
+    (drawn(0, 11), torch.arange(0), r"logits \(n, vocab\)"),
+    (drawn(2, 11), torch.tensor([0, 11]), "token ids from 0 to 11: expected 0 … 10"),
+    (drawn(2, 11), torch.tensor([0, -100]), "token ids from -100 to 0: expected 0 … 10"),
+    (drawn(2, 11), torch.tensor([0.0, 1.0]), "targets=.*whole numbers"),
+    (torch.ones(2, 11, dtype=torch.int64), torch.arange(2), "logits=.*floating-point"),
+    ([[0.5, 0.5]], torch.arange(1), "logits=.*got list")])
+def test_targets_that_do_not_fit_their_logits_are_refused(logits, targets, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        steps.token_loss(logits, targets)
+
+
+def test_attention_of_unequal_shapes_is_refused_unless_keys_are_cached():
+    q, k = drawn(2, 3, 1, 4), drawn(2, 3, 5, 4)
+    assert steps.fast_attention(q, k, k, is_causal=False).shape == q.shape
+    for wrong in ((q, k, k), (k, q, q), (k, k, q), (k[:1], k, k), (k[0], k[0], k[0])):
+        with pytest.raises(ValueError, match=r"equal shapes \(batch, n_head, seq, d_head\)"):
+            steps.fast_attention(*wrong)
+    with pytest.raises(ValueError, match="equal shapes"):
+        steps.fast_attention(k, k[:, :1], k[:, :1], is_causal=False)
+
+
+def test_a_mean_over_processes_needs_a_group_and_tensors():
+    with pytest.raises(ValueError, match="process group"):
+        steps.average([torch.ones(2)])
+    for wrong in ([], [None], torch.ones(2, dtype=torch.int64), 3):
+        with pytest.raises((ValueError, TypeError), match="average: tensors="):
+            steps.average(wrong)
+
+
+def test_only_a_gpt_and_its_run_s_config_are_prepared():
+    for model, config in ((torch.nn.Linear(2, 2), TrainConfig(lr=1, n_steps=100)),
+                          (GPT(SHAPE), SHAPE), (None, None)):
+        with pytest.raises(TypeError, match=r"prepare: (model|config)=.*expected"):
+            steps.prepare(model, config)
+
+
+@given(st.integers(1, 9), st.integers(2, 12), st.integers(0, 2**32))
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+def test_the_loss_is_the_mean_of_minus_log_p_and_sums_its_gradient_to_zero(n, vocab, seed):
+    rng = np.random.default_rng(seed)
+    z, ids = rng.normal(0, 3, (n, vocab)), rng.integers(vocab, size=n)
+    logits = torch.from_numpy(z).float().requires_grad_()
+    loss = steps.token_loss(logits, torch.from_numpy(ids))
+    expected = np.mean(np.log(np.exp(z).sum(1)) - z[np.arange(n), ids])
+    assert loss.item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    loss.backward()
+    assert logits.grad.sum(1).abs().max() < 1e-6

@@ -1,22 +1,27 @@
 """One run: bitwise repeatable, resumable at any step, exactly recorded."""
 
 import dataclasses
+import json
 from math import log, sqrt
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from helpers import data, runtime
-from helpers.transformer import models, training
-from helpers.transformer.flops import flops_per_token
+from helpers.compress import prune, quantize
+from helpers.transformer import checkpoints, models, training
+from helpers.transformer.flops import flops_per_token, n_params
 from helpers.transformer.training import TrainConfig, wsd
 
 SHAPE = models.GPTConfig(context=16, n_layer=2, n_head=2, d_model=16)
 CONFIG = TrainConfig(lr=1e-2, n_steps=24, batch_size=4, seq=16, warmup_steps=4)
+repeated = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 ACCELERATOR = next((name for name, module in (("cuda", torch.cuda), ("mps", torch.backends.mps))
                     if module.is_available()), None)
 
@@ -309,3 +314,204 @@ def test_commit_is_unknown_outside_a_repository_and_without_git(tmp_path, monkey
     assert training.commit() == "unknown"
     monkeypatch.setenv("PATH", "")
     assert training.commit() == "unknown"
+
+
+def longer(tokens, **change) -> data.TokenBatches:
+    """Batches of another shape than CONFIG's."""
+    return data.TokenBatches(tokens, **{"batch_size": 4, "seq": 16, **change})
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 2}, {"batch_size": 8}, {"seq": 8}, {"seq": 15}])
+def test_batches_that_are_not_the_config_s_are_refused_before_the_first_step(batches, validation,
+                                                                             change):
+    model = models.GPT(SHAPE)
+    before, other = weights(model), longer(batches.tokens, **change)
+    with pytest.raises(ValueError, match=r"batches\[0\] has shape .*: expected \(batch_size, "
+                                         r"seq \+ 1\) = \(4, 17\), by the config"):
+        training.train(model, other, CONFIG, validation)
+    assert torch.equal(weights(model), before)
+
+
+def test_what_the_model_cannot_read_is_refused_before_the_first_step(batches, validation):
+    model = models.GPT(SHAPE)
+    before, rows = weights(model), batches[0]
+    high, low, last = rows.copy(), rows.copy(), rows.copy()
+    high[1, 3], low[2, 0], last[3, -1] = 256, -1, 999  # the last is never read, only compared
+    long = dataclasses.replace(CONFIG, seq=17)
+    for wrong, config, message in (
+            ([high], CONFIG, "to 256: expected 0 … 255"), ([low], CONFIG, "token ids from -1"),
+            ([last], CONFIG, "to 999: expected 0 … 255"), ([rows.tolist()], CONFIG, "list"),
+            ([rows.astype(float)], CONFIG, r"integer tokens.*got torch\.float64"),
+            (longer(batches.tokens, seq=17), long, "17 tokens are longer than the context of 16")):
+        with pytest.raises((ValueError, TypeError), match=message):
+            training.train(model, wrong, config, validation)
+    assert torch.equal(weights(model), before)
+
+
+NO_WINDOWS = [([], "2-d"), (np.zeros((0, 17), int), "at least one"), (np.zeros(17, int), "in 2-d"),
+              (np.zeros((3, 1), int), "a next token"), (np.full((2, 17), 256), "expected 0 … 255"),
+              (np.full((2, 17), -1), "got -1"), (np.zeros((2, 18), int), "the context of 16"),
+              (np.zeros((2, 17)), "whole numbers"), (None, "whole numbers"), ("text", "whole")]
+
+
+@pytest.mark.parametrize(("wrong", "message"), NO_WINDOWS)
+def test_windows_without_a_mean_loss_are_refused_before_the_first_step(batches, wrong, message):
+    model = models.GPT(SHAPE)
+    before = weights(model)
+    for examine in (lambda: training.evaluate(model, wrong),
+                    lambda: training.train(model, batches, CONFIG, wrong)):
+        with pytest.raises((ValueError, TypeError), match=message):
+            examine()
+    assert torch.equal(weights(model), before)
+
+
+def test_an_unread_last_target_counts_in_the_vocabulary_too(validation):
+    wrong = validation.copy()
+    wrong[-1, -1] = 256
+    with pytest.raises(ValueError, match="to 256: expected 0 … 255"):
+        training.evaluate(models.GPT(SHAPE), wrong)
+
+
+def test_windows_of_bytes_are_windows_of_numbers(validation):
+    model = models.GPT(SHAPE)
+    assert training.evaluate(model, validation.astype(np.uint8)) == training.evaluate(model,
+                                                                                      validation)
+    for batch_size in (0, -1, 2.5, None):
+        with pytest.raises((ValueError, TypeError), match="evaluate: batch_size="):
+            training.evaluate(model, validation, batch_size)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(3, 2), (-1, 2), (0, 25), (0, 2.5), (None, 2)])
+def test_steps_outside_the_run_are_refused(batches, start, stop):
+    model = models.GPT(SHAPE)
+    with pytest.raises((ValueError, TypeError), match=r"run_steps: (start|stop)="):
+        training.run_steps(model, training.make_optimizer(model, CONFIG), batches, CONFIG, start,
+                           stop)
+
+
+def test_no_steps_are_no_losses(batches):
+    model = models.GPT(SHAPE)
+    optimizer = training.make_optimizer(model, CONFIG)
+    assert training.run_steps(model, optimizer, batches, CONFIG, 24, 24) == []
+
+
+def test_an_optimiser_of_weights_that_are_gone_is_refused(batches):
+    model = models.GPT(SHAPE)
+    optimizer = training.make_optimizer(model, CONFIG)
+    prune.shrink_mlp(model.blocks[0], [0, 1, 2])
+    with pytest.raises(ValueError, match="moves weights that are not the model's"):
+        training.run_steps(model, optimizer, batches, CONFIG, 0, 1)
+
+
+@pytest.mark.parametrize("change", ["mlp", "heads", "both", "compiled", "rounded"])
+def test_a_record_counts_the_model_as_it_is(batches, validation, change):
+    model = models.GPT(SHAPE)
+    if change in ("mlp", "both"):
+        prune.shrink_mlp(model.blocks[0], torch.arange(5))
+    if change in ("heads", "both"):
+        prune.shrink_heads(model.blocks[1].attn, [1])
+    if change == "rounded":
+        quantize.train_rounded(model, 8, "row")
+    counted = model
+    if change == "compiled":
+        model = torch.compile(model, backend="eager")
+    row = training.record(model, CONFIG, 1.5, 2.0)
+    tokens = torch.from_numpy(batches[0])
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        logits = counted(tokens[:, :-1]).flatten(0, 1)
+        F.cross_entropy(logits, tokens[:, 1:].flatten()).backward()
+    assert row.C == CONFIG.n_steps * counter.get_total_flops()
+    assert row.N_total == sum(p.numel() for p in counted.parameters())
+    assert row.N == row.N_total - 256 * SHAPE.d_model
+    gone = {"mlp": 59 * 32, "heads": 32 * 16, "both": 59 * 32 + 32 * 16}.get(change, 0)
+    assert row.N == n_params(SHAPE)[0] - gone
+
+
+@pytest.mark.parametrize(("name", "value"), [("loss", float("nan")), ("loss", -1.0),
+                                             ("loss", "low"), ("seconds", -1),
+                                             ("tokens_per_byte", 0), ("config", SHAPE)])
+def test_a_record_of_what_cannot_be_is_refused(name, value):
+    given = {"model": models.GPT(SHAPE), "config": CONFIG, "loss": 1.0, "seconds": 1.0, name: value}
+    with pytest.raises((ValueError, TypeError), match=f"record: {name}="):
+        training.record(**given)
+
+
+WRONG_FIELDS = [
+    ("lr", 0), ("lr", -1e-3), ("lr", float("nan")), ("lr", float("inf")), ("lr", "1e-3"),
+    ("n_steps", 0), ("n_steps", 24.0), ("n_steps", True), ("batch_size", 0), ("seq", 0),
+    ("seq", -16), ("warmup_steps", -1), ("warmup_steps", 2.5), ("decay_fraction", -0.1),
+    ("decay_fraction", 1.1), ("decay_fraction", float("nan")), ("beta2", 1.0), ("beta2", -0.1),
+    ("grad_clip", 0), ("grad_clip", float("nan")), ("seed", -1), ("seed", 1.5), ("dtype", "bf16"),
+    ("dtype", torch.float32), ("n_micro", 1.5), ("n_micro", True), ("recompute", 1),
+    ("recompute", None)]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_FIELDS)
+def test_a_hyper_parameter_that_no_run_can_use_is_refused_by_name(name, value):
+    with pytest.raises((ValueError, TypeError), match=f"{name}=.*expected"):
+        dataclasses.replace(CONFIG, **{name: value})
+
+
+def test_a_config_of_numpy_s_numbers_is_saved_like_one_of_python_s(tmp_path, batches):
+    fields = dataclasses.asdict(CONFIG)
+    numbers = {name: value if isinstance(value, bool | str) else np.array([value])[0]
+               for name, value in fields.items()}
+    config = TrainConfig(**numbers)
+    assert config == CONFIG
+    assert json.loads(json.dumps(dataclasses.asdict(config))) == fields
+    model = models.GPT(models.GPTConfig(**{name: np.int64(value) for name, value
+                                           in dataclasses.asdict(SHAPE).items()}))
+    optimizer = training.make_optimizer(model, config)
+    training.run_steps(model, optimizer, batches, config, 0, 2)
+    checkpoints.save_run(tmp_path / "run", model, optimizer, config, 2)
+    assert checkpoints.load_run(tmp_path / "run")[2:] == (CONFIG, 2)
+
+
+@pytest.mark.parametrize("given", [
+    (-1, 10, 2, 2), (10, 10, 2, 2), (11, 10, 0, 0), (0, 0, 0, 0), (0, 10, -1, 2), (0, 10, 2, -1),
+    (0, 10, 6, 5), (0.5, 10, 2, 2), (0, 10, None, 2), (True, 10, 2, 2)], ids=str)
+def test_a_step_outside_the_schedule_is_refused(given):
+    with pytest.raises((ValueError, TypeError), match="wsd: "):
+        wsd(*given)
+
+
+@given(st.integers(1, 300), st.floats(0, 1), st.floats(0, 1))
+@repeated
+def test_any_schedule_that_fits_rises_stays_and_falls(n_steps, decay, warmup):
+    decay = round(decay * n_steps)
+    warmup = round(warmup * (n_steps - decay))
+    rate = np.array([wsd(s, n_steps, warmup, decay) for s in range(n_steps)])
+    assert ((rate > 0) & (rate <= 1)).all()
+    assert np.allclose(rate[:warmup], np.arange(1, warmup + 1) / max(warmup, 1))
+    assert (rate[warmup:n_steps - decay] == 1).all()
+    left = np.arange(decay, 0, -1)
+    assert np.allclose(rate[n_steps - decay:], 1 - np.sqrt(1 - left / max(decay, 1)))
+
+
+@given(st.integers(1, 6), st.integers(1, 15), st.integers(1, 7), st.integers(0, 2**32))
+@repeated
+def test_an_evaluation_is_the_mean_over_its_windows(n, seq, batch_size, seed):
+    rows = np.random.default_rng(seed).integers(0, 256, (n, seq + 1))
+    model = models.GPT(SHAPE)
+    alone = [training.evaluate(model, row[None]) for row in rows]
+    assert training.evaluate(model, rows, batch_size) == pytest.approx(np.mean(alone), rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("peak_flops", 0), ("peak_flops", -1e9), ("peak_flops", float("nan")), ("every", 0),
+    ("every", -5), ("every", 2.5), ("show", "line"), ("shape", CONFIG), ("config", SHAPE)])
+def test_a_progress_that_can_say_nothing_is_refused(name, value):
+    given = {"shape": SHAPE, "config": CONFIG, "peak_flops": 1e9, "show": print, name: value}
+    with pytest.raises((ValueError, TypeError), match=f"Progress: {name}="):
+        training.Progress(**given)
+
+
+def test_progress_of_a_run_that_starts_again_counts_anew(monkeypatch):
+    now, said = [0.0], []
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    progress = training.Progress(SHAPE, CONFIG, 1e9, said.append, every=1)
+    for step in (5, 5, 2, 3):
+        now[0] += 2
+        progress(step, 1.0)
+    assert [line.split(" of")[0] for line in said] == ["step 4"]
+    assert "32 tokens/s" in said[0]
