@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from helpers import claims, data
 
@@ -62,6 +63,31 @@ def test_a_verdict_that_is_no_comparison_s_result_is_refused(shown, holds):
     assert not shown
 
 
+@pytest.mark.parametrize("claim", [[], {}, 3, float("nan"), b"K3"])
+def test_a_claim_that_is_no_text_is_refused_too(shown, claim):
+    with pytest.raises(ValueError, match=r"no claim .* in data/claims\.csv"):
+        claims.verdict(claim, True, "anything")
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.inf, -np.inf, "1", None, 1j, [1.0, 2.0]])
+def test_a_figure_that_cannot_be_stored_is_refused_by_name(shown, value):
+    with pytest.raises((ValueError, TypeError), match=r"verdict: figures=.*ratio: expected a fini"):
+        claims.verdict("K3", True, "anything", n=1, ratio=value)
+    assert not shown
+
+
+def test_figures_of_any_number_type_are_plain_numbers(shown):
+    claims.verdict("K3", True, "close", a=np.bool_(True), b=torch.tensor(0.5), c=np.float32(0.25),
+                   d=np.array(2))
+    assert shown[0][claims.VERDICT]["figures"] == {"a": 1.0, "b": 0.5, "c": 0.25, "d": 2.0}
+
+
+@pytest.mark.parametrize("measured", [None, 3, "\ud800"])
+def test_what_was_measured_is_said_in_text(shown, measured):
+    with pytest.raises((ValueError, TypeError), match=r"measured=.*expected text"):
+        claims.verdict("K3", True, measured)
+
+
 def test_each_claim_has_one_number_and_says_something():
     table = data.table("claims.csv")
     assert table.claim.is_unique
@@ -98,6 +124,19 @@ def test_verdicts_are_gathered_from_stored_notebooks_in_order(tmp_path, monkeypa
 def test_no_notebooks_hold_no_verdicts(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "ROOT", tmp_path)
     assert claims.verdicts() == []
+
+
+@pytest.mark.parametrize("text", [
+    "", "{half", "[]", "null", "{}", '{"cells": 3}', '{"cells": [3]}', "[" * 100_000, "\udcff",
+    '{"cells": [{"outputs": [{"data": {"VERDICT": 3}}]}]}', '{"cells": [{"outputs": [3]}]}'])
+def test_a_damaged_notebook_is_named_with_the_cure(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(claims, "ROOT", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_a.ipynb").write_text(notebook([]), encoding="utf-8")
+    (tmp_path / "notebooks" / "02_b.ipynb").write_bytes(
+        text.replace("VERDICT", claims.VERDICT).encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=r"02_b\.ipynb is no notebook .*`make sync`"):
+        claims.verdicts()
 
 
 SIDES = {  # (chapter, claim): verdict, and what must be so of the stored figures for it

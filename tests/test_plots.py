@@ -2,12 +2,16 @@
 
 import io
 import itertools
+import json
 
 import ipywidgets
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from helpers import plots, widgets
 
@@ -122,6 +126,85 @@ def test_a_picture_is_drawn_as_it_says():
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["fit", "runs"]
 
 
+NAN, INF = float("nan"), float("inf")
+
+
+def axis():
+    return plots.panels()[0]
+
+
+REFUSED = {
+    "panels": [((n,), "n=") for n in (0, -1, 1.5, True, None, 10**6)] + [
+        ((1, None), "title=None"), ((1, "", 0), "height=0"), ((1, "", NAN), "height=nan")],
+    "label": [(("ax", "x", "y"), "ax='ax'")],
+    "number": [((v,), "v=") for v in (NAN, INF, -INF, "1", None, 1j, [1.0])],
+    "interval": [((NAN, 0, 1), "value=nan"), ((1, NAN, 2), "low=nan"),
+                 ((1, 2, 0), "low=2, high=0"), ((1, 0, 2, -1), "digits=-1"), ((1, 0, 2, 1.5), "digits=1.5"),
+                 (("1", 0, 2), "value='1'")],
+    "draw": [(({}, None), "picture={}|ax=None"), ((None, None), "picture=None|ax=None")]}
+
+
+@pytest.mark.parametrize(("name", "args", "named"), [
+    (name, args, named) for name, cases in REFUSED.items() for args, named in cases])
+def test_plots_refuse_by_name_what_they_cannot_draw(name, args, named):
+    with pytest.raises((ValueError, TypeError), match=f"^{name}: ({named})"):
+        getattr(plots, name)(*args)
+
+
+@pytest.mark.parametrize("log", ["z", "log", "xx", None, True, 1])
+def test_an_unknown_logarithmic_direction_is_refused(log):
+    for act in (lambda: plots.label(axis(), "x", "y", log=log),
+                lambda: widgets.picture([], "x", "y", (1, 2), (1, 2), log=log)):
+        with pytest.raises((ValueError, TypeError), match=r"log=.*expected one of '', 'x', 'y'"):
+            act()
+
+
+def test_a_log_axis_with_nothing_positive_is_refused_and_with_a_part_is_not():
+    ax = axis()
+    ax.plot([0, 1, 2], [-1, 0, -3])
+    with pytest.raises(ValueError, match="expected positive y values, there are none"):
+        plots.label(ax, "x", "y", log="y")
+    ax.plot([1, 2], [1, 2])
+    plots.label(ax, "x", "y", log="xy")
+    plots.label(axis(), "x", "y", log="xy")  # an empty one may be filled later
+
+
+@pytest.mark.parametrize(("v", "text"), [
+    (0, "0"), (-0.5, "-0.5"), (-2000, "-2000"), (-1e5, "$-10^{5}$"),
+    (-2e-4, r"$-2\!\times\!10^{-4}$"), (999_999, "$10^{6}$"),
+    (5e-324, r"$4.94\!\times\!10^{-324}$"), (1.7e308, r"$1.7\!\times\!10^{308}$"),
+    (np.float32(1e5), "$10^{5}$"), (np.int64(7), "7")])
+def test_a_tick_at_any_finite_value_is_written(v, text):
+    assert plots.number(v) == text
+
+
+def test_an_interval_may_be_open():
+    assert plots.interval(1, -INF, np.float64(INF), 1) == "1.0 (-inf … inf)"
+
+
+GRID = np.exp(np.arange(6.0)).reshape(2, 3)
+
+
+@pytest.mark.parametrize(("x", "y", "z", "named"), [
+    ([1, 2], [1, 2], GRID, r"expected z of shape \(len\(y\), len\(x\)\)"),
+    ([1, 2], [1, 2, 3], GRID, r"expected z of shape"), ([1, 2, 3], [1, 2], GRID[0], "z=.* in 2-d"),
+    ([1, 2, 3], [1, 2], -GRID, "two positive values in z"),
+    ([1, 2, 3], [1, 2], GRID * 0 + 1, "two positive values in z"),
+    ([1, 2, 3], [1, 2], GRID * [1, 1, NAN], "z=.*finite"), ([1, NAN, 3], [1, 2], GRID, "x="),
+    ([1, 2, 3], [1, 2], GRID * [1, 1, INF], "z=.*finite")])
+def test_contours_of_what_has_none_are_refused(x, y, z, named):
+    with pytest.raises(ValueError, match=f"contours: .*{named}"):
+        plots.contours(axis(), x, y, z)
+
+
+@pytest.mark.parametrize(("z", "x_ticks", "y_ticks"), [
+    (GRID, ["a", "b"], ["c", "d"]), (GRID, ["a", "b", "c"], ["d"]), (GRID, "abc", ["d", "e"]),
+    (GRID[0], ["a", "b", "c"], ["d"]), (np.empty((0, 3)), ["a", "b", "c"], [])])
+def test_a_heatmap_and_its_ticks_fit_or_are_refused(z, x_ticks, y_ticks):
+    with pytest.raises((ValueError, TypeError), match=r"^heatmap: .*expected"):
+        plots.heatmap(axis(), z, x_ticks, y_ticks)
+
+
 # series and pictures
 
 
@@ -194,6 +277,47 @@ def test_values_that_are_not_finite_or_not_on_the_axis_are_left_out(log, kept):
     assert len(given["x"]) == 9  # the caller's series is left alone
 
 
+@pytest.mark.parametrize(("args", "named"), [
+    (("line", ["1"], [1]), "x="), (("line", [1j], [1]), "x="), (("line", [1], None), "y=None"),
+    (("line", [[1], [1, 2]], [1]), "x=.*unequal length"), (("line", [1], [1], None), "label=None"),
+    (("line", [1], [1], "", -1), "color=-1"), (("line", [1], [1], "", 1.5), "color=1.5"),
+    (("cells", [1], [1], "", 0, [NAN]), "shade="), (("cells", [1], [1], "", 0, ["a"]), "shade=")])
+def test_a_series_that_is_not_of_numbers_is_refused(args, named):
+    with pytest.raises((ValueError, TypeError), match=f"^series: {named}"):
+        widgets.series(*args)
+
+
+def test_a_series_may_come_from_torch():
+    x = torch.ones(2, requires_grad=True)
+    assert widgets.series("line", x, x.double() / 2)["y"] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(("changed", "named"), [
+    ({"xlim": (0, INF)}, "xlim="), ({"ylim": (-INF, 1)}, "ylim="), ({"xlim": (0, 1, 2)}, "xlim="),
+    ({"xlim": None}, "xlim="), ({"ylim": ("a", "b")}, "ylim="), ({"drawn": [3]}, "drawn="),
+    ({"drawn": None}, "drawn="), ({"drawn": [{}]}, "drawn="), ({"xlabel": 3}, "xlabel=3"),
+    ({"text": None}, "text=None"), ({"title": b""}, "title="),
+    ({"ylim": (-1e308, 1e308)}, "ylim=")])
+def test_a_picture_that_cannot_be_drawn_is_refused(changed, named):
+    with pytest.raises((ValueError, TypeError), match=named):
+        widgets.picture(**{"drawn": [], "xlabel": "x", "ylabel": "y", "xlim": (0, 1),
+                           "ylim": (0, 1), **changed})
+
+
+finite_or_not = st.lists(st.floats(), max_size=6)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(finite_or_not, st.sampled_from(["", "x", "y", "xy"]))
+def test_a_picture_of_any_numbers_is_json_and_keeps_what_can_be_drawn(values, log):
+    one = widgets.series("points", values, values[::-1])
+    shown = widgets.picture([one], "x", "y", (1, 2), (1, 2), log=log)
+    kept = json.loads(json.dumps(shown, allow_nan=False))["series"][0]
+    assert [*zip(kept["x"], kept["y"], strict=True)] == [
+        (a, b) for a, b in zip(values, values[::-1], strict=True)
+        if np.isfinite([a, b]).all() and (a > 0 or "x" not in log) and (b > 0 or "y" not in log)]
+
+
 # widgets
 
 
@@ -240,6 +364,47 @@ def test_explore_fails_where_one_corner_does(slider, corner):
 
     with pytest.raises(KeyError):
         widgets.explore(fragile, slope=slider, power=ipywidgets.IntSlider(value=1, min=0, max=3))
+
+
+def test_the_corner_that_breaks_is_named(slider):
+    def fragile(slope, power):
+        return show(slope, power) if slope < 5 else 1 / power
+
+    with pytest.raises(ZeroDivisionError, match=r"at the corner slope=5.0, power=0"):
+        widgets.explore(fragile, slope=slider, power=ipywidgets.IntSlider(min=0, max=3))
+    with pytest.raises(TypeError, match=r"show returned None: expected what picture(.|\n)*slope=1"):
+        widgets.explore(lambda slope: None, slope=slider)
+
+
+def test_too_many_corners_are_refused_before_the_first():
+    sliders = {f"s{i}": ipywidgets.FloatSlider() for i in range(30)}
+    with pytest.raises(ValueError, match="30 controls have 1073741824 corners: expected at most"):
+        widgets.explore(lambda **values: 1 / 0, **sliders)
+
+
+@pytest.mark.parametrize("control", [
+    ipywidgets.Dropdown(options=[]), ipywidgets.Button(), ipywidgets.Label, 3, None,
+    ipywidgets.IntRangeSlider(), ipywidgets.SelectMultiple(options=[1, 2]),
+    ipywidgets.FloatSlider(min=-INF, max=1), ipywidgets.FloatSlider(min=0, max=NAN)],
+    ids=lambda control: type(control).__name__)
+def test_a_control_without_ends_is_refused_by_name(control):
+    with pytest.raises((ValueError, TypeError), match=r"^explore: controls=.*slope: "):
+        widgets.explore(show, slope=control)
+
+
+def test_a_box_to_tick_has_two_ends_and_a_fixed_slider_one_value():
+    assert widgets.extremes(ipywidgets.Checkbox(value=True)) == (False, True)
+    assert widgets.extremes(ipywidgets.DatePicker()) == (None,)
+    fixed = ipywidgets.FloatSlider(value=2, min=2, max=2, description="slope")
+    assert widgets.explore(show, slope=fixed).canvas.picture == show(2)
+
+
+def test_a_widget_without_a_function_is_refused(slider):
+    for act in (widgets.explore, lambda show: widgets.Explorer(show, {"slope": slider})):
+        with pytest.raises(TypeError, match="show=3: expected a function"):
+            act(3)
+    with pytest.raises(TypeError, match="Explorer: controls="):
+        widgets.Explorer(show, [slider])
 
 
 def test_an_error_is_shown_in_the_text_and_raised_and_gone_with_the_next_move(slider):

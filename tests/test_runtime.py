@@ -1,5 +1,6 @@
 """Seeds, profile, device and measured peak: the machine behind the other tests."""
 
+import re
 import time
 
 import numpy as np
@@ -112,3 +113,62 @@ def test_the_fast_dtype_is_the_one_that_measures_faster(monkeypatch):
 
 def test_freed_memory_is_kept_or_nothing_happens():
     runtime.keep_freed_memory()  # also where there is no glibc
+
+
+@pytest.mark.parametrize(("function", "args", "named"), [
+    ("setup", (-1,), "seed=-1: expected a whole number ≥ 0"), ("setup", (0.0,), "seed=0.0"),
+    ("setup", (None,), "seed=None"), ("setup", (True,), "seed=True"), ("setup", (2**64,), "seed="),
+    ("setup", (0, 0), "n_threads=0: expected a whole number ≥ 1"), ("setup", (0, 1.5), "n_threads"),
+    ("peak_flops", (CPU, 0), "n=0"), ("peak_flops", (CPU, 8, 0), "repeats=0"),
+    ("peak_flops", (CPU, 8.0), "n=8.0"), ("peak_flops", ("abacus",), "dev='abacus': expected a"),
+    ("peak_flops", (CPU, 8, 1, torch.int64), "dtype=torch.int64: expected a floating-point dtype"),
+    ("peak_flops", (CPU, 8, 1, "float32"), "dtype='float32': expected dtype"),
+    ("fast_dtype", (None,), "dev=None"), ("memory_bytes", (0,), "dev=0"),
+    ("device_name", (None,), "dev=None"), ("synchronize", ("gpu",), "dev='gpu'"),
+    ("bandwidth", (CPU, 0), "megabytes=0"), ("bandwidth", (CPU, 16, 0), "repeats=0"),
+    ("take_turns", ({},), "jobs={}: expected functions by their names"),
+    ("take_turns", ([print],), "jobs="), ("take_turns", ({"a": 1},), "jobs="),
+    ("take_turns", ({"a": int}, 0), "n_rounds=0"), ("take_turns", ({"a": int}, 2.0), "n_rounds"),
+    ("take_turns", ({"a": int}, 1, float("nan")), "least=nan"),
+    ("take_turns", ({"a": int}, 1, -1), "least=-1"),
+    ("limited", (1, 1), "job=1"), ("limited", (int, 0), "seconds=0"),
+    ("limited", (int, float("inf")), "seconds=inf")])
+def test_what_cannot_be_meant_is_refused_by_name(function, args, named):
+    with pytest.raises((ValueError, TypeError), match=f"^{function}: {re.escape(named)}"):
+        getattr(runtime, function)(*args)
+
+
+def test_a_device_may_be_named_and_numbers_be_numpy_s():
+    assert runtime.device_name("cpu") == runtime.device_name(CPU)
+    assert runtime.peak_flops("cpu", np.int64(8), np.int32(1)) > 0
+    same = runtime.setup(np.int64(3)), runtime.setup(3)
+    assert same[0].normal() == same[1].normal()
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpu:x", "0", "warp", "cuda:99"])
+def test_a_device_that_is_not_here_is_refused_by_the_variable_s_name(name, monkeypatch):
+    monkeypatch.setenv("DEVICE", name)
+    with pytest.raises(ValueError, match=f"^DEVICE='{name}': expected a device that is present"):
+        runtime.device()
+
+
+def test_a_clock_that_stands_still_gives_a_finite_rate(monkeypatch):
+    monkeypatch.setattr(runtime.time, "perf_counter", lambda: 1.0)
+    assert 0 < runtime.peak_flops(CPU, n=1, repeats=1) < float("inf")
+    assert 0 < runtime.bandwidth(CPU, megabytes=1, repeats=1) < float("inf")
+
+
+def test_a_limited_job_returns_raises_or_is_ended():
+    assert runtime.limited(lambda: 5, 60) == 5
+    with pytest.raises(KeyError, match="a"):
+        runtime.limited(lambda: {}["a"], 60)
+    counted = []
+
+    def endless():
+        while True:
+            counted.append(1)
+
+    assert runtime.limited(endless, 0.1) is None
+    seen = len(counted)
+    time.sleep(0.1)
+    assert len(counted) == seen > 0

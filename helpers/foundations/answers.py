@@ -88,11 +88,11 @@ def difference(got, expected, rtol: float, atol: float) -> str:
 @accepts(value=rules.anything)
 def in_a_line(value) -> str:
     """A value in at most 80 characters, whatever its own `repr` does."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        if value.size > 6:
-            return _form(value)
-        return " ".join(np.array2string(value, precision=5, separator=", ").split())
     try:
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+            if value.size > 6:
+                return _form(value)
+            return " ".join(np.array2string(value, precision=5, separator=", ").split())
         text = value.__name__ if inspect.isfunction(value) else " ".join(repr(value).split())
     except Exception:
         text = f"a {type(value).__name__}"
