@@ -58,7 +58,7 @@ class Predictor:
 
     predictor(tokens (n_streams,)) reads one token a stream → (n_streams, vocab) in float64, rows
     sum to 1. When the model's context is full, it reads the last half of it again, and goes on.
-    Raises ValueError for tokens that the model does not know, or as many as there are no streams.
+    Raises ValueError for tokens that the model does not know, or not one for each stream.
     """
 
     def __init__(self, model, n_streams):

@@ -67,10 +67,7 @@ def _halves(values):
 
 
 def _plain(model):
-    model = rules.a(GPT)(getattr(model, "_orig_mod", model))  # torch.compile's wrapper has one
-    if any(block.attn.n_head != model.config.n_head for block in model.blocks):
-        raise ValueError(f"expected a model with all its {model.config.n_head} heads in each block")
-    return model
+    return rules.a(GPT)(getattr(model, "_orig_mod", model))  # out of torch.compile's wrapper
 
 
 @accepts(model=_plain, quantized=rules.maybe(STATE))
@@ -85,7 +82,9 @@ def decode_graph(model: GPT, quantized: dict | None = None) -> onnx.ModelProto:
     lost heads, and for weights that are not finite or of another model's shapes.
     """
     weights, config, g = quantized or DENSE(weights_of(model)), model.config, Graph()
-    model_of(config, dequantize_state(weights))  # says what does not fit
+    for block in model_of(config, dequantize_state(weights)).blocks:  # or what does not fit
+        if block.attn.n_head != config.n_head:
+            raise ValueError(f"expected all {config.n_head} heads, got {block.attn.n_head}")
     weights = {name: w.float() if isinstance(w, torch.Tensor) else w for name, w in weights.items()}
     n_head, d_head = config.n_head, config.d_model // config.n_head
     info = helper.make_tensor_value_info
@@ -160,16 +159,16 @@ class Decoder:
     """
 
     def __init__(self, graph: onnx.ModelProto):
+        sizes = {one.name: one.dims for one in graph.graph.initializer}
+        if not {"wte", "cos"} <= sizes.keys():
+            raise ValueError("expected a graph of decode_graph")
+        (self.vocab, _), (self.context, _) = sizes["wte"], sizes["cos"]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors alone
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(graph.SerializeToString(), options,
                                                     providers=["CPUExecutionProvider"])
         self.outputs = [one.name for one in self.session.get_outputs()]
-        sizes = {one.name: one.dims for one in graph.graph.initializer}
-        if not {"wte", "cos"} <= sizes.keys():
-            raise ValueError("expected a graph of decode_graph")
-        (self.vocab, _), (self.context, _) = sizes["wte"], sizes["cos"]
         caches = self.session.get_inputs()[2:]
         self.past, (_, self.n_head, _, self.d_head) = [c.name for c in caches], caches[0].shape
         self.reset()

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from helpers.compress.quantize import BITS, STATE, Quantized
+from helpers.compress.quantize import BITS, STATE, Quantized, half_scale
 from helpers.foundations import rules
 from helpers.foundations.accepts import accepts, need
 
@@ -211,7 +211,7 @@ def save_quantized(quantized: dict, path: str | Path, **facts: str) -> None:
         parts = {name: w}
         if isinstance(w, Quantized):
             parts = {name: pack_bits(w.codes, w.n_bits), f"{name}.scale": w.scale.half().flatten()}
-            if not torch.equal(parts[f"{name}.scale"].to(w.scale.dtype), w.scale.flatten()):
+            if not torch.equal(half_scale(w.scale), w.scale):
                 raise ValueError(f"{name}: expected scales that are fp16 numbers, see half_scale")
             if w.zero.any():
                 parts[f"{name}.zero"] = pack_bits(w.zero.to(torch.int8), w.n_bits)

@@ -28,17 +28,16 @@ def _weights(value):
 
 
 def _layers(*names):
-    def rule(value):  # a parametrised layer has another type
-        if any(type(getattr(value, name, None)) is not nn.Linear for name in names):
-            raise TypeError(f"expected linear layers {' and '.join(names)}, not parametrised: "
-                            "quantize.stop_rounding(model) ends that")
-        return value
+    def rule(value):
+        if all(type(getattr(value, name, None)) is nn.Linear for name in names):
+            return value
+        raise TypeError(f"expected linear layers {' and '.join(names)}, not parametrised: "
+                        "quantize.stop_rounding(model) ends that")
 
     return rule
 
 
 def _places(value):
-    """Rule: different indices ≥ 0 → int64 tensor."""
     places = torch.from_numpy(rules.integers(1, low=0)(value))
     if len(places.unique()) < len(places):
         raise ValueError("expected each index once")
@@ -221,10 +220,10 @@ def save_pruned(model: GPT, path: str | Path, sparse: bool = False,
                 dtype: torch.dtype = torch.float32, **facts: str) -> int:
     """Write a pruned GPT to one safetensors file; return the file's size in bytes.
 
-    Shrunk layers have the shapes they have. With `sparse`, a matrix is stored as CSR, with
-    the smallest column type that fits, if that takes fewer bytes than the whole matrix. `dtype`
-    is that of the stored weights. `facts` (text) go into the header. An OSError leaves what stood
-    at `path`. Raises ValueError for parametrised weights, and those that `dtype` cannot hold.
+    Shrunk layers have the shapes they have. With `sparse`, a matrix is stored as CSR, with the
+    smallest column type that fits, if that takes fewer bytes. `dtype`: of the stored weights;
+    `facts` (text) go into the header. An OSError leaves what stood at `path`. Raises ValueError
+    for parametrised weights, and those that `dtype` cannot hold.
     """
     model = getattr(model, "_orig_mod", model)  # out of torch.compile's wrapper
     tensors, columns = {}, {}
