@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -212,3 +213,19 @@ def seal(path: str | Path, content: Mapping) -> str:
 def now() -> str:
     """The time in UTC, to the second: 2026-01-31T12:00:00+00:00."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a sweep is: rows in the ledger, rows wanted, an estimate, and what happened."""
+
+    done: int
+    total: int
+    seconds_left: float  # NaN before the first new row
+    note: str = ""
+
+    def __str__(self) -> str:
+        full = round(20 * self.done / max(self.total, 1))
+        left = "" if self.seconds_left != self.seconds_left else (
+            f" · {self.seconds_left // 60:.0f}:{self.seconds_left % 60:02.0f} left")
+        return f"[{'#' * full}{'-' * (20 - full)}] {self.done} of {self.total} runs{left}"
