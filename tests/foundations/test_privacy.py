@@ -1,13 +1,21 @@
 """Masking of personal data; DP-SGD and its accountant against integrals and closed forms."""
 
+import re
+import time
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
 from helpers.foundations import privacy
 
 TEXT = "We met in 1931. It cost $1,234,567.89 and 12.5 per cent. Section 4.2.1 was read. The end."
+
+often = settings(max_examples=40, deadline=None, derandomize=True)
+PLAIN_E_MAIL = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b")  # right, but quadratic
 
 
 def exact_delta(eps, sigma):
@@ -31,6 +39,34 @@ def test_ordinary_spellings_are_found_by_kind_and_masked(datum, kind):
     "born free", "was born in a log cabin"])
 def test_years_amounts_and_sections_are_left_alone(clean):
     assert privacy.scrub(clean) == (clean, [])
+
+
+@often
+@given(st.text("ab.@-+é 1\n", max_size=60))
+def test_addresses_are_those_of_the_plain_pattern(tried):
+    masked, found = privacy.scrub(tried)
+    expected = PLAIN_E_MAIL.findall(tried)
+    assert [datum for kind, datum in found if kind == "e-mail"] == expected
+    if len(found) == len(expected):
+        assert masked == PLAIN_E_MAIL.sub("[e-mail]", tried)
+
+
+@pytest.mark.parametrize("unit", ["a.", "-", "a@", "a@b.", "a@-.", "1 ", "DE12 ", "born 1"])
+def test_the_time_of_masking_grows_as_the_text_does(unit):
+    def seconds(n):
+        best = []
+        for _ in range(3):
+            start = time.process_time()
+            privacy.scrub(unit * (n // len(unit)))
+            best.append(time.process_time() - start)
+        return min(best)
+
+    assert seconds(20_000) < 10 * seconds(5_000)  # as its square: 16 times
+
+
+def test_a_long_address_is_masked_whole():
+    address = "x" * 200 + "." + "y" * 200 + "@mail.example"
+    assert privacy.scrub(f"to {address}.") == ("to [e-mail].", [("e-mail", address)])
 
 
 @pytest.mark.parametrize("kind", privacy.PII)
@@ -210,3 +246,69 @@ def test_one_example_more_moves_the_sum_by_the_clip_at_most():
     sums = [privacy.private_gradient(r, 0.7, 0.0, 1, np.random.default_rng(0))
             for r in (rows, rows[1:])]
     assert np.linalg.norm(sums[0] - sums[1]) == pytest.approx(0.7)
+
+
+@often
+@given(st.integers(0, 6), st.integers(1, 4), st.floats(1e-3, 1e3), st.integers(1, 20),
+       st.integers(0, 9))
+def test_a_private_gradient_is_the_sum_of_clipped_rows_over_the_expected_size(
+        n, d, clip, expected, seed):
+    rows = 100 * np.random.default_rng(seed).normal(size=(n, d))
+    short = [row * min(1, clip / np.linalg.norm(row)) for row in rows]
+    found = privacy.private_gradient(rows, clip, 0, expected, np.random.default_rng(0))
+    assert np.allclose(found, np.sum(short, axis=0) / expected if n else 0)
+    assert np.linalg.norm(found) <= n * clip / expected * (1 + 1e-9)
+
+
+@often
+@given(st.floats(1e-4, 1), st.floats(0.5, 50), st.integers(0, 500), st.floats(1e-9, 0.1))
+def test_epsilon_is_finite_and_more_steps_never_cost_less(q, sigma, n_steps, delta):
+    less, more = (privacy.privacy_spent(q, sigma, n, delta, 40) for n in (n_steps, n_steps + 1))
+    assert 0 <= less <= more < np.inf
+
+
+def test_no_step_costs_nothing():
+    assert privacy.privacy_spent(0.1, 1.0, 0, 1e-5) == 0
+    X, y = separable(20)
+    assert (privacy.train_private(X, y, 0.5, 1, 1, 0.5, 0, np.random.default_rng(0)) == 0).all()
+
+
+NAN, INF, RNG = float("nan"), float("inf"), np.random.default_rng(0)
+ROWS, Z, Y = np.ones((3, 2)), np.ones((5, 2)), [0, 1, 0, 1, 1]
+HOW = {"q": 0.5, "sigma": 1.0, "clip": 1.0, "lr": 0.1, "n_steps": 2, "rng": RNG}
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda: privacy.private_gradient(ROWS, 0, 1, 3, RNG), "clip=0: expected a finite number > 0"),
+    (lambda: privacy.private_gradient(ROWS, INF, 1, 3, RNG), "clip=inf: expected a finite number"),
+    (lambda: privacy.private_gradient(ROWS, -1, 1, 3, RNG), "clip=-1"),
+    (lambda: privacy.private_gradient(ROWS, 1, NAN, 3, RNG), "sigma=nan: expected a finite number"),
+    (lambda: privacy.private_gradient(ROWS, 1, -1, 3, RNG), "sigma=-1"),
+    (lambda: privacy.private_gradient(ROWS, 1, 1, 0, RNG), "expected_batch=0: .* > 0"),
+    (lambda: privacy.private_gradient([1.0, 2.0], 1, 1, 3, RNG), "per_example.*2-d"),
+    (lambda: privacy.private_gradient([[1, NAN]], 1, 1, 3, RNG), "per_example.*got nan at index"),
+    (lambda: privacy.private_gradient(ROWS, 1, 1, 3, None), "rng=None: expected Generator"),
+    (lambda: privacy.rdp_step(2.5, 0.1, 1), "alpha=2.5: expected a whole number"),
+    (lambda: privacy.rdp_step(1, 0.1, 1), "alpha=1: expected a whole number ≥ 2"),
+    (lambda: privacy.rdp_step(2, 0, 1), "q=0: expected a finite number > 0 and ≤ 1"),
+    (lambda: privacy.rdp_step(2, NAN, 1), "q=nan"),
+    (lambda: privacy.rdp_step(2, 0.1, 0), "sigma=0"),
+    (lambda: privacy.privacy_spent(0.1, 1, -5, 1e-5), "n_steps=-5: expected a whole number ≥ 0"),
+    (lambda: privacy.privacy_spent(0.1, 1, 2.5, 1e-5), "n_steps=2.5"),
+    (lambda: privacy.privacy_spent(0.1, 1, 5, NAN), "expected 0 < q"),
+    (lambda: privacy.privacy_spent("0.1", 1, 5, 1e-5), "q='0.1': expected a number, got str"),
+    (lambda: privacy.privacy_spent(0.1, 1, 5, 1e-5, 1), "largest_order=1"),
+    (lambda: privacy.train_private(Z, [0, 1, 2, 1, 1], **HOW), "y.*0 and 1"),
+    (lambda: privacy.train_private(Z, [0, 1], **HOW), "equal lengths, got X 5, y 2"),
+    (lambda: privacy.train_private(Z, Y, **HOW | {"n_steps": -1}), "n_steps=-1"),
+    (lambda: privacy.train_private(Z, Y, **HOW | {"clip": 0}), "clip=0"),
+    (lambda: privacy.logistic_gradients([1.0], Z, Y), "one column a weight"),
+    (lambda: privacy.public_split(Z, Y, 2, 3, RNG), "expected fewer rows than y has"),
+    (lambda: privacy.public_split(Z, Y, 1, 2, RNG), "n_public=1"),
+    (lambda: privacy.accusation_rates(Z, Y, 1, **HOW), "n_runs=1: expected a whole number ≥ 2"),
+    (lambda: privacy.scrub(None), "text=None: expected str, got NoneType"),
+    (lambda: privacy.plant_pii("x", "shoe size", False, RNG), "kind='shoe size': expected one of"),
+])
+def test_what_makes_no_sense_is_refused_by_name(call, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        call()
