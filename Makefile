@@ -12,6 +12,7 @@ help:
 	@echo "Each makes the environment .venv first if need be.   PYTHON=python3.12 chooses its Python."
 
 lab: $(READY)
+	-@$(BIN)/python tools/sync.py --keep
 	$(BIN)/python -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.allow_root=True --ServerApp.root_dir=. --LabApp.extension_manager=readonly --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_ARGS)
 
 test: $(READY)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tools import sync
+
 OFFLINE = Path(__file__).parent / "tests" / "offline"
 
 
@@ -19,6 +21,9 @@ def pytest_configure(config):
     if "OFFLINE_LOG" in os.environ:
         return  # a worker, or a test run inside a test: guarded already
     config.scratch = Path(tempfile.mkdtemp(prefix="course-"))
+    for name in [name for name in os.environ if name.startswith(sync.LEFT_OUT)]:
+        del os.environ[name]  # no kernel had them when the outputs were stored
+    os.environ["IPYTHONDIR"] = str(config.scratch / "ipython")
     os.environ["OFFLINE_LOG"] = str(config.scratch / "offline.log")
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(OFFLINE), *([path] if path else [])])

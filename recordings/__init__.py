@@ -1,5 +1,9 @@
 """The course's recorded runs: one script a table of `data/sweeps`, all behind `make record`."""
 
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -49,10 +53,46 @@ def listing() -> str:
     for name, table in TABLES.items():
         rows, minutes = "", ""
         if table.file and (path := data.DATA / "sweeps" / table.file).exists():
-            recorded = pd.read_csv(path)
+            try:
+                recorded = pd.read_csv(path)
+            except ValueError as error:
+                raise ValueError(f"{path} is no table: {error}") from None
             rows = len(recorded)
             if "seconds" in recorded:
                 minutes = f"≤ {recorded.seconds.sum() / 60:.0f}"
         needs = f" ({table.needs})" if table.needs else ""
         lines.append(f"{name:20} {rows:>4} {minutes:>7}  {table.makes}{needs}")
     return "\n".join(lines)
+
+
+def one_of(*allowed: str | int) -> Callable:
+    """For argparse's `type`: a word that stands for one of these; `choices` refuses an empty list.
+
+    Raises argparse's error, which names them.
+    """
+    def check(word: str) -> str | int:
+        if word not in (by_word := {str(value): value for value in allowed}):
+            raise argparse.ArgumentTypeError(f"{word}: expected one of {', '.join(by_word)}")
+        return by_word[word]
+
+    return check
+
+
+def count(word: str) -> int:
+    """For argparse's `type`: a whole number from 1 on."""
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word}: expected a whole number, 1 or more")
+    return int(word)
+
+
+def replace_whole(path: Path, text: str) -> None:
+    """Write a table anew: it is there as a whole, or as it was, whatever happens meanwhile."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with open(part, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -7,11 +7,24 @@ stands after the name goes to its script: `make record TABLE=family RECORD_ARGS=
 import sys
 from importlib import import_module
 
+from helpers import data
 from recordings import TABLES, listing
 
 
 def main(words: list[str]) -> int:
     """Run the script of the table named first with the words after it; return the exit status."""
+    try:
+        return record(words)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped: the rows that are done stay; call again to go on\n")
+        return 130
+    except (OSError, ValueError, ExceptionGroup) as error:
+        sys.stderr.write(f"\n{error}\n")
+        return 1
+
+
+def record(words: list[str]) -> int:
+    """What `main` does, with its errors."""
     if words == ["list"]:
         sys.stdout.write(listing() + "\n")
         return 0
@@ -21,9 +34,13 @@ def main(words: list[str]) -> int:
         sys.stderr.write(f"{said}: expected make record TABLE=… with a name from this list\n")
         return 2
     table = TABLES[words[0]]
+    path = data.DATA / "sweeps" / table.file
+    before = path.read_bytes() if path.is_file() else b""
     done = import_module(f"recordings.{table.script}").main([*table.words.split(), *words[1:]])
-    if done == 0 and table.file:
-        sys.stderr.write("\nnow run: python -m helpers.data --seal\n")
+    if done == 0 and path.is_file():
+        sys.stderr.write(f"\n{table.file} has all these rows already: nothing was recorded\n"
+                         if path.read_bytes() == before else
+                         "\nnow run: python -m helpers.data --seal\n")
     return done
 
 

@@ -1,7 +1,7 @@
 """The recorded runs of chapter 13: students, stacks of compressions, and texts compressed.
 
-`distil`, `stack` and `codec` name a part; `backwards` takes the students from the end, so that two
-processes can share them.
+`distil`, `stack` and `codec` name a part; with `backwards` the students are taken from the end, so
+that two processes can share them.
 """
 
 import argparse
@@ -24,7 +24,8 @@ from helpers.scaling import ledger
 from helpers.transformer import checkpoints, training
 from helpers.transformer.flops import flops_per_token, n_params
 from helpers.transformer.models import GPT
-from recordings.family import TUNE, config, file_of, shape
+from recordings import one_of
+from recordings.family import KEPT, TUNE, config, shape, trained
 
 N_WINDOWS, SEQ = 500, 128
 POOL = 2**17  # training tokens of the data-poor students
@@ -45,11 +46,8 @@ RECIPES = {"distillation.csv": "0fb4838909671888", "stack.csv": "91a5d84bbe53204
 
 
 def load(d_model: int, n_steps: int):
-    """A model of the family and its merges. Raises SystemExit if it has not been trained."""
-    if not (file := file_of(d_model, n_steps)).is_file():
-        sys.exit(f"{file} is missing: make it with: make record TABLE=family "
-                 f"RECORD_ARGS={d_model}")
-    return checkpoints.load_tokenised(file)
+    """A model of the family and its merges. Raises FileNotFoundError if it was not trained."""
+    return checkpoints.load_tokenised(trained(d_model, n_steps))
 
 
 def once(name: str, wanted: dict, make) -> None:
@@ -162,9 +160,10 @@ def archive(what: str, train: bytes, held_out: bytes) -> int:
 def texts() -> None:
     """Write `codec.csv`: the held-out text under each compressor, model and archive."""
     train, held_out = (bytes(t) for t in corpora.load("prose"))
+    runs = {name: run for run, name in KEPT.items()}
 
     def by_model(name: str, form: str, n_streams: int) -> dict:
-        model, merges = checkpoints.load_tokenised(data.DATA / f"models/{name}.safetensors")
+        model, merges = load(*runs[name])
         model, size = packed(model, merges, form)
         tokens = bpe_encode(held_out, merges)
         _, bits = codec.encode_tokens(model, tokens, n_streams)
@@ -195,12 +194,14 @@ def texts() -> None:
 
 def main(words: list[str]) -> int:
     """Make the parts named."""
-    parts = {"distil": distillation, "stack": stack, "codec": texts,
-             "backwards": lambda: distillation(-1)}
     parser = argparse.ArgumentParser("make record", description=__doc__)
-    parser.add_argument("parts", nargs="+", choices=parts)
+    parser.add_argument("parts", nargs="+", type=one_of("distil", "stack", "codec", "backwards"))
     chosen = parser.parse_args(words).parts
+    order = -1 if "backwards" in chosen else 1
+    parts = {"distil": lambda: distillation(order), "stack": stack, "codec": texts}
+    if not (named := [name for name in parts if name in chosen]):
+        parser.error("backwards stands beside distil")
     runtime.setup()
-    for name in chosen:
+    for name in named:
         parts[name]()
     return 0

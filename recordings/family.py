@@ -18,6 +18,8 @@ from helpers.transformer import checkpoints, training
 from helpers.transformer.flops import flops_per_token
 from helpers.transformer.models import GPT, GPTConfig
 from helpers.transformer.training import TrainConfig
+from helpers.transformer.trunks import branches
+from recordings import one_of
 
 RUNS, LEDGER = runtime.ROOT / "runs", "sweeps/family.csv"
 VOCAB, SEQ, BATCH = 1024, 128, 16
@@ -55,22 +57,37 @@ def file_of(d_model: int, n_steps: int):
         RUNS / f"gpt_{d_model}_{n_steps}.safetensors")
 
 
+def trained(d_model: int, n_steps: int):
+    """The file of a run. Raises FileNotFoundError, naming what makes it."""
+    if not (file := file_of(d_model, n_steps)).is_file():
+        raise FileNotFoundError(f"{file} is missing: make it with: make record TABLE=family "
+                                f"RECORD_ARGS={d_model}")
+    return file
+
+
+def key(run: TrainConfig, d_model: int) -> str:
+    """The key of a run's row."""
+    return ledger.key(asdict(run) | {"d_model": d_model}, sweeps.RECIPES[0])
+
+
 def train(d_model: int) -> None:
-    """Train one width to all its lengths off one trunk; write weights and rows."""
+    """Train one width to all its lengths off one trunk, unless rows and weights are all there."""
     runtime.setup()
+    configs = [config(d_model, n) for n in lengths(d_model)]
+    if ({key(run, d_model) for run in configs} <= ledger.keys(data.DATA / LEDGER)
+            and all(file_of(d_model, run.n_steps).is_file() for run in configs)):
+        return
     merges = bpe_train(bytes(corpora.load("prose")[0]), VOCAB)
     tokens, held, tokens_per_byte = corpora.tokenised(merges)
-    configs = [config(d_model, n) for n in lengths(d_model)]
     batches = data.TokenBatches(tokens, BATCH, SEQ)
     validation = data.windows(held, 1000, SEQ)
     trunk = GPT(shape(d_model))
     show = training.Progress(trunk.config, configs[-1], 1e11, say)
     optimizer, begin = training.make_optimizer(trunk, configs[-1]), time.perf_counter()
-    for run, model in sweeps.branches(trunk, optimizer, batches, configs, on_trunk=show):
+    for run, model in branches(trunk, optimizer, batches, configs, on_trunk=show):
         loss = training.evaluate(model, validation)
         record = training.record(model, run, loss, time.perf_counter() - begin, tokens_per_byte)
-        row = {"key": ledger.key(asdict(run) | {"d_model": d_model},
-                                 sweeps.RECIPES[0]), **asdict(record)}
+        row = {"key": key(run, d_model), **asdict(record)}
         file = file_of(d_model, run.n_steps)
         file.parent.mkdir(exist_ok=True)
         checkpoints.save_model(model, file, commit=record.commit, torch=record.torch,
@@ -86,7 +103,7 @@ def say(text: str) -> None:
 def main(words: list[str]) -> int:
     """Train the widths named, or all."""
     parser = argparse.ArgumentParser("make record TABLE=family", description=__doc__)
-    parser.add_argument("widths", nargs="*", type=int, choices=[*LAYERS, []], metavar="WIDTH",
+    parser.add_argument("widths", nargs="*", type=one_of(*LAYERS), metavar="WIDTH",
                         help=f"of {', '.join(map(str, LAYERS))}; all by default")
     for d_model in parser.parse_args(words).widths or LAYERS:
         train(d_model)

@@ -24,7 +24,8 @@ from helpers.transformer import checkpoints, training
 from helpers.transformer.flops import flops_per_token
 from helpers.transformer.models import GPT, KVCache
 from helpers.transformer.training import TrainConfig
-from recordings.family import BASE, BATCH, SEQ, TUNE, VOCAB, file_of, shape
+from recordings import one_of
+from recordings.family import BASE, BATCH, SEQ, TUNE, VOCAB, shape, trained
 
 LEDGER, LATENCY = "sweeps/pruning.csv", "sweeps/latency_pruning.csv"
 RECIPE = "60b75f7838faa114"  # of the rows, see `ledger.key`
@@ -111,14 +112,6 @@ def step_flops(model: GPT) -> float:
     return BATCH * SEQ * (flops_per_token(config, SEQ) - 6 * (gone + 2 * SEQ * lost))
 
 
-def base_of(d_model: int) -> Path:
-    """The trained model's file. Raises FileNotFoundError, naming what makes it."""
-    path = file_of(d_model, LARGE_BASE if d_model == LARGE else BASE)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there: make record TABLE=family trains it")
-    return path
-
-
 def record(base: GPT, row: tuple, key: str, texts: tuple, n_steps: int, facts: dict) -> dict:
     """Prune, tune and examine a copy of the model: one row."""
     _, d_model, method, scheme, density, detail, seed = row
@@ -164,7 +157,8 @@ def grid(parts: list[str], backwards: bool) -> None:
         if key in ledger.keys(path):
             continue
         if row[1] not in bases:
-            bases[row[1]] = checkpoints.load_tokenised(base_of(row[1]))
+            n_steps_base = LARGE_BASE if row[1] == LARGE else BASE
+            bases[row[1]] = checkpoints.load_tokenised(trained(row[1], n_steps_base))
         model, merges = bases[row[1]]
         if texts is None:
             tokens, held, tokens_per_byte = corpora.tokenised(merges)
@@ -239,7 +233,7 @@ def latency() -> None:
 def main(words: list[str]) -> int:
     """Make the rows of the parts named, or all of pruning.csv; or the latencies."""
     parser = argparse.ArgumentParser("make record TABLE=pruning", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, "backwards", "latency", []],
+    parser.add_argument("parts", nargs="*", type=one_of(*PARTS, "backwards", "latency"),
                         metavar="PART", help=f"{', '.join(PARTS)}, backwards, or latency alone")
     chosen = parser.parse_args(words).parts
     if chosen == ["latency"]:

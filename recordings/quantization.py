@@ -9,6 +9,7 @@ default). Rows that are there are skipped, so two processes can share the work b
 
 import argparse
 import csv
+import io
 import json
 import sys
 import tempfile
@@ -37,7 +38,7 @@ from helpers.scaling import ledger
 from helpers.transformer import checkpoints, training
 from helpers.transformer.flops import flops_per_token, n_params
 from helpers.transformer.training import TrainConfig
-from recordings import family
+from recordings import count, family, one_of, replace_whole
 
 RECIPE = "56e93315d9671707"  # of the rows, see `ledger.key`
 PARTS = ("weights", "tuned", "cache", "inputs", "decode")
@@ -58,9 +59,7 @@ class Recorder:
 
     def __init__(self, options, texts, d_model: int, n_steps: int, merges):
         self.options, self.d_model, self.n_steps, self.merges = options, d_model, n_steps, merges
-        self.file = family.file_of(d_model, n_steps)
-        if not self.file.exists():
-            raise SystemExit(f"{self.file} is missing. Make it with: make record TABLE=family")
+        self.file = family.trained(d_model, n_steps)
         self.model, _ = checkpoints.load_tokenised(self.file)
         self.dense = {name: w.clone() for name, w in self.model.state_dict().items()}
         self.train, held, self.tokens_per_byte = texts
@@ -235,29 +234,37 @@ class Recorder:
 
 def write_latency(path: Path, rows: list[dict]) -> None:
     """Write the table anew."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_whole(path, text.getvalue())
 
 
 def main(words: list[str]) -> int:
     """Record what the words ask for, the course's width first."""
     parser = argparse.ArgumentParser("make record TABLE=quantization",
                                      description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", help="parts, widths, or latency")
+    parser.add_argument("what", nargs="*", type=one_of(*PARTS, "latency", *family.LAYERS),
+                        metavar="PART or WIDTH", help=f"parts {', '.join(PARTS)}; or latency "
+                        f"alone; widths {', '.join(map(str, family.LAYERS))}")
     parser.add_argument("--folder", type=Path, default=data.DATA / "sweeps")
-    parser.add_argument("--windows", type=int, default=500, help="held-out windows")
-    parser.add_argument("--tune-steps", type=int, default=family.TUNE)
+    parser.add_argument("--windows", type=count, default=500, help="held-out windows")
+    parser.add_argument("--tune-steps", type=count, default=family.TUNE)
     options = parser.parse_args(words)
     options.out = options.folder / "quantization.csv"
-    widths = [int(w) for w in options.what if w.isdigit()]
-    parts = [w for w in options.what if not w.isdigit()]
-    if unknown := set(parts) - {*PARTS, "latency"} or set(widths) - set(family.LAYERS):
-        parser.error(f"unknown: {unknown}; parts are {PARTS} and latency, widths "
-                     f"{tuple(family.LAYERS)}")
+    widths = [w for w in options.what if isinstance(w, int)]
+    parts = [w for w in options.what if isinstance(w, str)]
+    if "latency" in parts and set(parts) != {"latency"}:
+        parser.error("latency stands alone, or with widths")
+    has = {"weights": {*family.LAYERS}, "decode": {*DECODED}, "latency": {*DECODED}}
+    for part in parts:
+        if widths and not has.get(part, {128}) & {*widths}:
+            parser.error(f"{part} is recorded at the widths {sorted(has.get(part, {128}))} alone")
+    if not options.folder.is_dir():
+        parser.error(f"--folder {options.folder}: expected a folder that is there")
     runtime.setup()
-    merges = checkpoints.load_tokenised(family.file_of(128, family.BASE))[1]
+    merges = checkpoints.load_tokenised(family.trained(128, family.BASE))[1]
     texts = corpora.tokenised(merges)
     if "latency" in parts:
         rows = [row for d in widths or DECODED for row in

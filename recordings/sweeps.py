@@ -12,8 +12,10 @@ import pandas as pd
 
 from helpers import data, runtime
 from helpers.scaling import fits, ledger, sweeps
+from helpers.scaling.engines import ENGINES
 from helpers.scaling.sweeps import Trial, learning_rate
 from helpers.transformer.flops import flops_per_token, n_params
+from recordings import count
 
 M = 2**20
 PROSE, HERO_LEDGER = "sweeps/prose_cpu.csv", "sweeps/hero_cpu.csv"
@@ -139,16 +141,18 @@ SWEEPS = {"standard": ("prose_cpu", standard), "scan": ("scan_cpu", scan),
 
 
 def main(words: list[str]) -> int:
-    """Record one sweep, with a bar and the time left; Ctrl-C stops it and loses nothing."""
+    """Record one sweep, with a bar and the time left."""
     parser = argparse.ArgumentParser("make record", description=__doc__)
     parser.add_argument("sweep", choices=[*SWEEPS, "seal1", "seal2"])
-    parser.add_argument("--engine", default="processes", help="processes, or ray")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes at a time")
+    parser.add_argument("--engine", default="processes", choices=ENGINES)
+    parser.add_argument("--workers", type=count, default=os.cpu_count(), help="processes at a time")
     parser.add_argument("--dtype", default=None, choices=["float32", "bfloat16"],
                         help="of the matrix products; by default what this device does fast")
     chosen = parser.parse_args(words)
     number = int(chosen.sweep[-1]) if chosen.sweep[-1].isdigit() else 0
     if chosen.sweep.startswith("seal"):
+        if (path := data.DATA / PREDICTION.format(number)).exists():
+            parser.error(f"{path} is sealed: a prediction is made once")
         seal(number)
         return 0
     if number and not (data.DATA / PREDICTION.format(number)).exists():
@@ -158,13 +162,9 @@ def main(words: list[str]) -> int:
         name = "prose_full"
     dtype = chosen.dtype or runtime.fast_dtype(runtime.device())
     path = data.DATA / "sweeps" / f"{name}.csv"
-    try:
-        for status in sweeps.sweep([replace(t, dtype=dtype) for t in trials()], path,
-                                   chosen.workers, chosen.engine):
-            say(f"{status}\n{status.note}\n" if status.note else str(status))
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\nstopped; {path.name} keeps what is done: call again to go on\n")
-        return 130
-    if number:
+    for status in sweeps.sweep([replace(t, dtype=dtype) for t in trials()], path, chosen.workers,
+                               chosen.engine):
+        say(f"{status}\n{status.note}\n" if status.note else str(status))
+    if number and not (data.DATA / RESULT.format(number)).exists():
         open_envelope(number)
     return 0
