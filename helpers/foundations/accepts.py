@@ -39,22 +39,24 @@ def accepts(needs: Callable | tuple = (), **rules: Callable):
         bare = inspect.BoundArguments(signature, {})
         bare.apply_defaults()
         defaults = bare.arguments
-        required = parameters.keys() - defaults.keys()
+        known = frozenset(parameters)
+        required = known - defaults.keys()
 
-        def named(args, kwargs) -> dict | None:
-            if not simple:  # *args, **kwargs
-                try:
-                    return signature.bind(*args, **kwargs).arguments
-                except TypeError:
-                    return None
-            given = dict(zip(places, args, strict=False))
-            given.update(kwargs)
-            fits = required <= given.keys() <= parameters.keys()
-            return given if fits and len(given) == len(args) + len(kwargs) else None
+        def bind(*args, **kwargs) -> dict | None:
+            try:
+                return signature.bind(*args, **kwargs).arguments
+            except TypeError:
+                return None
 
         @functools.wraps(made)
         def checked(*args, **kwargs):
-            if (given := named(args, kwargs)) is None:
+            if simple:  # as bind, in a third of its time
+                given = dict(zip(places, args, strict=False)) | kwargs
+                if len(given) != len(args) + len(kwargs) or not required <= given.keys() <= known:
+                    given = None
+            else:
+                given = bind(*args, **kwargs)
+            if given is None:
                 return made(*args, **kwargs)  # Python's own words for a call of the wrong form
             for name, rule in ruled:
                 if name in given:
@@ -105,9 +107,9 @@ def need(holds: Callable[..., bool], expected: str) -> Callable:
     names = tuple(inspect.signature(holds).parameters)
 
     def check(given) -> str:
-        values = {name: given[name] for name in names}
-        return "" if holds(**values) else (
-            f"{', '.join(f'{k}={shown(v)}' for k, v in values.items())}: expected {expected}")
+        if holds(*[given[name] for name in names]):
+            return ""
+        return f"{', '.join(f'{k}={shown(given[k])}' for k in names)}: expected {expected}"
 
     return check
 

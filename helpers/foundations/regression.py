@@ -8,8 +8,7 @@ from helpers.foundations.accepts import accepts, need, same_length, same_shape
 _WALKED = rules.reals(1, finite=False, nan=True)  # parameters on a path that may diverge
 _ANY_SHAPE, _STEP = rules.reals(finite=False, nan=True), rules.integer(0)
 _TABLE, _COLUMN = rules.reals(2, least=1), rules.reals(1)
-_FIT = (need(lambda theta, X: X.shape[1] == len(theta), "a parameter for each column of X"),
-        same_length("X", "y"))
+_FIT = need(lambda theta, X, y: X.shape == (len(y), len(theta)), "X of shape (len(y), len(theta))")
 
 
 def _gradient(function):

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+LARGEST = float(np.finfo(float).max)
+
 
 def anything(value):
     """Rule: no rule here; the function's own first lines check it, or any value will do."""
@@ -151,7 +153,7 @@ def _array(values, kinds: str, expected: str, ndim) -> np.ndarray:
         array = array.astype(float)  # whole numbers too long for 64 bits
     if array.dtype.kind not in kinds and array.size:
         raise TypeError(f"{expected}, got {array.dtype}")
-    if not (ndim is None or array.ndim in (ndim if isinstance(ndim, tuple) else (ndim,))):
+    if ndim is not None and array.ndim not in np.atleast_1d(ndim):
         raise ValueError(f"{expected}, got shape {array.shape}")
     return array
 
@@ -177,17 +179,27 @@ def reals(ndim=None, low=-math.inf, high=math.inf, *, above=-math.inf, below=mat
     """
     expected = (f"expected {'finite ' * finite}numbers{_range(low, high, above, below)}"
                 f"{_dims(ndim)}")
+    dims = ndim if isinstance(ndim, tuple) else (ndim,)
     low, high = _ends(low, high, above, below, finite)
-    bounded = not nan or low > -math.inf or high < math.inf
+    ranged = low > -LARGEST or high < LARGEST
+    every = nan and not finite and not ranged
+
+    def fine(array) -> bool:
+        """Whether all are good at a glance; NaN is in the sum of squares, and the extremes."""
+        if ranged and array.size:
+            return low <= np.minimum.reduce(array, None) and np.maximum.reduce(array, None) <= high
+        return every or math.isfinite(np.vdot(array, array))
 
     def rule(values):
-        array = _array(values, "iufb", expected, ndim).astype(float, copy=False)
-        if array.size < least:
-            raise ValueError(f"{expected}, at least {least}, got {array.size}")
-        if array.size and bounded and not (low <= np.minimum.reduce(array, None)  # NaN if one is
-                                           and np.maximum.reduce(array, None) <= high):
-            _all(array, ((array >= low) & (array <= high)) | (nan & np.isnan(array)), expected)
-        return array
+        if type(values) is not np.ndarray or values.dtype.char != "d":
+            values = _array(values, "iufb", expected, None).astype(float)
+        if ndim is not None and values.ndim not in dims:
+            raise ValueError(f"{expected}, got shape {values.shape}")
+        if values.size < least:
+            raise ValueError(f"{expected}, at least {least}, got {values.size}")
+        if not fine(values):
+            _all(values, ((values >= low) & (values <= high)) | (nan & np.isnan(values)), expected)
+        return values
 
     return rule
 
