@@ -128,7 +128,7 @@ def integer(low=-math.inf, high=math.inf) -> Callable:
     def rule(value):
         try:
             whole = value if type(value) is int else operator.index(value)
-            if isinstance(value, bool | np.bool_) or isinstance(whole, bool):
+            if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
                 raise TypeError
         except TypeError:
             raise TypeError(f"{expected}, got {type(value).__name__}") from None
@@ -150,7 +150,10 @@ def _array(values, kinds: str, expected: str, ndim) -> np.ndarray:
         raise ValueError(f"{expected}, got rows of unequal length") from None
     if array.dtype.kind == "O" and "f" in kinds and all(type(v) in (int, float)
                                                         for v in array.flat):
-        array = array.astype(float)  # whole numbers too long for 64 bits
+        try:
+            array = array.astype(float)  # whole numbers too long for 64 bits
+        except OverflowError:
+            raise ValueError(f"{expected}, got one beyond float64") from None
     if array.dtype.kind not in kinds and array.size:
         raise TypeError(f"{expected}, got {array.dtype}")
     if ndim is not None and array.ndim not in np.atleast_1d(ndim):
