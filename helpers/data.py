@@ -272,7 +272,8 @@ def _content(file: Path) -> bytes:
 @accepts(words=rules.each(rules.text))
 def main(words: list[str]) -> int:
     """Check what data/README.md lists, after --seal the files alone; return 0 if all is well."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.data", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m helpers.data", description=main.__doc__,
+                                     allow_abbrev=False)
     parser.add_argument("--seal", action="store_true", help="first write each file's sha256 there")
     sealing, names, right = parser.parse_args(words).seal, [], 0
     try:

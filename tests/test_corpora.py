@@ -1,9 +1,15 @@
 """Texts by name: no leaks, known rates of noise and copies, a filter, a language's entropy."""
 
+import contextlib
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from helpers import corpora, data
+
+often = settings(max_examples=40, deadline=None, derandomize=True)
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +98,25 @@ def test_the_filters_clean_sample_is_in_no_pool(small):
 @pytest.mark.parametrize("name", ["poetry", "", "prose:", "prose:pool", "prose:pool=many",
                                   "prose:noise=1.5", "prose:noise=-0.1", "prose:noise=nan",
                                   "prose:pool=10", "prose:pool=inf", "language:noise=0.1",
-                                  "prose:sing=0.5", "prose:pool=2^16:filter=0.001"])
+                                  "prose:sing=0.5", "prose:pool=2^16:filter=0.001", "::", ":",
+                                  "prose:pool=2^1e9", "prose:pool=2^999999999", "prose:mix=0x1",
+                                  "prose:pool=-8^0.5", "prose:pool=0^-1", "prose:mix=1_0",
+                                  "prose:pool= 2^16", "prose:pool=2^16^2", "prose:noise=٣"])
 def test_a_wrong_name_says_what_was_expected(small, name):
     with pytest.raises(ValueError, match="expected"):
+        corpora.load(name)
+
+
+@often
+@given(st.text("0123456789.^-exj_ \u0663", max_size=12))
+def test_a_share_lies_between_0_and_1_or_is_refused(value):
+    with contextlib.suppress(ValueError):
+        assert 0 <= corpora._number(value, "mix", f"prose:mix={value}") <= 1
+
+
+@pytest.mark.parametrize("name", [None, 3, b"prose", ["prose"]])
+def test_a_name_is_a_text(name):
+    with pytest.raises(TypeError, match=r"name=.*expected text"):
         corpora.load(name)
 
 
@@ -106,6 +128,22 @@ def test_documents_that_share_a_long_passage_with_a_held_out_one_are_left_out():
     examined = held_out[:901] + shared + held_out[901:]
     kept, same = corpora.without_leaks([own, leaking, "short", ""], [examined, ""])
     assert (kept, same) == ([own, "short", ""], [examined, ""])
+
+
+@pytest.mark.parametrize("held_out", [["a short question?"], [""], [], ["é" * 100, "b"]])
+def test_held_out_documents_shorter_than_a_passage_are_shared_by_none(held_out):
+    train = ["long " * 100, "", "a short question?"]
+    assert corpora.without_leaks(train, held_out) == (train, held_out)
+
+
+@often
+@given(st.lists(st.text("ab", max_size=40), max_size=5), st.lists(st.text("ab", max_size=40),
+                                                                 max_size=3), st.integers(1, 12))
+def test_leaks_are_those_that_a_search_finds(train, held_out, length):
+    kept, _ = corpora.without_leaks(train, held_out, length, 1)
+    leaks = lambda t: any(t[i:i + length] in h for h in held_out
+                          for i in range(len(t) - length + 1))
+    assert kept == [t for t in train if not leaks(t)]
 
 
 def test_a_shared_passage_shorter_than_asked_for_is_no_leak():
@@ -175,3 +213,35 @@ def test_the_language_uses_all_symbols_and_its_halves_differ():
     assert not np.array_equal(train[:len(held_out)], held_out)
     with pytest.raises(ValueError, match="equal pieces"):
         corpora.sample_text(corpora.grammar(n=4), 1000, 0)
+
+
+LANGUAGE, BYTES = corpora.grammar(n=4), np.zeros((2, 8), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda: corpora.effective_tokens(0, 10, 15), "unique=0: expected finite numbers > 0"),
+    (lambda: corpora.effective_tokens(10, -1, 15), "D=-1"),
+    (lambda: corpora.effective_tokens(10, 20, 0), "R_star=0"),
+    (lambda: corpora.effective_tokens(10, 20, float("nan")), "R_star=nan"),
+    (lambda: corpora.grammar(n=0), "n=0: expected a whole number ≥ 1 and ≤ 256"),
+    (lambda: corpora.grammar(n=257), "n=257"),
+    (lambda: corpora.grammar(seed=-1), "seed=-1"),
+    (lambda: corpora.grammar(slope=float("inf")), "slope=inf"),
+    (lambda: corpora.entropy_rate(np.eye(3)), "p.*3-d"),
+    (lambda: corpora.entropy_rate(np.ones((2, 2, 2))), "p.*rows that sum to 1"),
+    (lambda: corpora.entropy_rate(np.ones((2, 2, 3)) / 3), r"p.*shape \(n, n, n\)"),
+    (lambda: corpora.entropy_rate(np.eye(2)[[0, 0]][None].repeat(2, 0)), "p.*numbers > 0"),
+    (lambda: corpora.sample_text(LANGUAGE, 0, 0), "n_tokens=0"),
+    (lambda: corpora.sample_text(LANGUAGE, 256, 0, 0), "n_lanes=0"),
+    (lambda: corpora.sample_text(LANGUAGE, 256, None), "seed=None"),
+    (lambda: corpora.surprise(BYTES.astype(int) + 256, BYTES), "passages.*< 256, got 256"),
+    (lambda: corpora.surprise(BYTES[0], BYTES), "passages.*2-d"),
+    (lambda: corpora.surprise(BYTES[:, :1], BYTES), "passages of two bytes or more"),
+    (lambda: corpora.spoil(BYTES, 0), "rng=0: expected Generator"),
+    (lambda: corpora.without_leaks("a text", []), "train_docs.*a list, got str"),
+    (lambda: corpora.without_leaks([], [], 0), "length=0"),
+    (lambda: corpora.without_leaks([], [], 8, 0), "stride=0"),
+])
+def test_what_makes_no_sense_is_refused_by_name(call, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        call()

@@ -1,9 +1,15 @@
 """Verified loading on a copy of the data folder; splits, batches and windows on known tokens."""
 
 import hashlib
+import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from helpers import data
 
@@ -12,6 +18,7 @@ FILES = {
     "sub/b.csv": b"# a comment\nz\n5\n",
     "c.safetensors": b"raw\r\nbytes",
 }
+often = settings(max_examples=40, deadline=None, derandomize=True)
 
 
 def row(name: str, digest: str) -> str:
@@ -107,6 +114,75 @@ def test_seal_changes_the_altered_row_only(folder):
     assert data.seal() == []
 
 
+def test_a_table_that_cannot_be_written_whole_stays_as_it_was(folder, monkeypatch):
+    before = (folder / "README.md").read_bytes()
+    (folder / "a.csv").write_bytes(b"x,y\n9,9\n")
+    whole = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda self, text: whole(self, text[:46]))
+    with pytest.raises(OSError, match=r"README\.md could not be written whole"):
+        data.seal()
+    assert (folder / "README.md").read_bytes() == before
+    assert not list(folder.glob("*.part"))
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
+def test_a_table_of_files_that_cannot_be_read_is_named_with_its_cure(folder, content):
+    (folder / "README.md").unlink()
+    if content:
+        (folder / "README.md").write_bytes(content)
+    with pytest.raises(data.DataError, match=r"README\.md cannot be read.*git checkout data"):
+        data.path("a.csv")
+
+
+def test_the_command_checks_each_row_and_names_what_is_wrong(folder, capsys, monkeypatch):
+    monkeypatch.setattr(data, "documents", lambda name: [])
+    assert data.main([]) == 0
+    assert capsys.readouterr().out == "4 of 4 sources match data/README.md\n"
+    (folder / "a.csv").write_bytes(b"x\n")
+    (folder / "c.safetensors").unlink()
+    assert data.main([]) == 1
+    said = capsys.readouterr()
+    assert said.out == "2 of 4 sources match data/README.md\n"
+    assert [line.rpartition(": ")[2] for line in said.err.splitlines()] == [
+        "make a.csv", "make c.safetensors"]
+
+
+def test_sealing_succeeds_if_each_file_then_matches(folder, capsys):
+    (folder / "a.csv").write_bytes(b"x\n")
+    assert data.main(["--seal"]) == 0
+    assert "sealed: a.csv\n3 of 3" in capsys.readouterr().out
+    assert data.main(["--seal"]) == 0
+    assert "sealed: nothing had changed" in capsys.readouterr().out
+    (folder / "a.csv").unlink()
+    assert data.main(["--seal"]) == 1
+    assert "data/a.csv is missing" in capsys.readouterr().err
+
+
+def test_a_folder_that_lists_nothing_is_no_success(folder, capsys):
+    (folder / "README.md").write_text("# Data\n")
+    assert data.main([]) == 1
+    assert data.main(["--seal"]) == 1
+
+
+@pytest.mark.parametrize("words", [["seal"], ["--sealed"], ["--sea"], ["--seal", "a.csv"]])
+def test_the_command_refuses_other_words(folder, words, capsys):
+    with pytest.raises(SystemExit) as left:
+        data.main(words)
+    assert left.value.code == 2
+    assert words[-1] in capsys.readouterr().err
+
+
+def test_the_command_is_there():
+    found = subprocess.run([sys.executable, "-m", "helpers.data", "seal"], cwd=data.ROOT,
+                           capture_output=True, text=True, check=False)
+    assert (found.returncode, "unrecognized arguments: seal" in found.stderr) == (2, True)
+
+
+def test_what_is_no_table_is_refused_by_name(folder):
+    with pytest.raises(data.DataError, match=r"c\.safetensors is no table: expected .*\.csv"):
+        data.table("c.safetensors")
+
+
 def test_the_prose_is_249_documents_oldest_first():
     documents = data.prose()
     assert len(documents) == 249
@@ -137,6 +213,20 @@ def test_a_split_keeps_each_document_on_one_side_in_order(n, every):
     assert sorted(train + held_out) == sorted(documents)
     assert train == sorted(train, key=documents.index)
     assert held_out == documents[every // 2 :: every]
+
+
+@pytest.mark.parametrize(("n", "every", "least"), [(5, 20, 11), (10, 20, 11), (0, 2, 2), (1, 2, 2)])
+def test_a_split_without_a_held_out_document_is_refused(n, every, least):
+    with pytest.raises(ValueError, match=f"{n} documents leave none .* at least {least}"):
+        data.split_documents(["document"] * n, every)
+    train, held_out = data.split_documents(["document"] * least, every)
+    assert (len(train), len(held_out)) == (least - 1, 1)
+
+
+@often
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), max_size=6))
+def test_any_documents_come_back(documents):
+    assert data.decode(data.encode(documents)) == "\n".join(documents)
 
 
 def test_bytes_survive_encoding_and_documents_are_joined_by_a_newline():
@@ -194,6 +284,27 @@ def test_a_batch_depends_on_seed_and_step_alone():
     assert any(not np.array_equal(other[step], in_order[step]) for step in range(5))
 
 
+@often
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 60), st.integers(0, 5))
+def test_a_loop_over_the_batches_is_the_first_epoch(batch_size, seq, more, seed):
+    text = positions((batch_size + 1) * seq + 1 + more)
+    batches = data.TokenBatches(text, batch_size, seq, seed)
+    seen = list(itertools.islice(batches, 1000))
+    assert len(seen) == len(batches) == batches.per_epoch
+    assert all(np.array_equal(batch, batches[step]) for step, batch in enumerate(seen))
+    assert len(np.unique([batch[:, 0] for batch in seen])) == len(seen) * batch_size
+    assert batches[len(batches)].shape == seen[0].shape  # the next epoch
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int64])
+def test_tokens_are_neither_copied_nor_widened(kind):
+    tokens = np.arange(100).astype(kind)
+    batches = data.TokenBatches(tokens, np.int64(2), np.uint8(8), np.int32(3))
+    assert batches.tokens is tokens
+    assert np.array_equal(batches[np.int64(4)], data.TokenBatches(positions(100), 2, 8, 3)[4])
+    assert (type(batches.batch_size), type(batches.seq)) == (int, int)
+
+
 def test_a_text_too_short_for_one_batch_is_refused_and_the_shortest_is_not():
     shortest = (4 + 1) * 16 + 1
     assert data.TokenBatches(positions(shortest), 4, 16)[7].shape == (4, 17)
@@ -221,3 +332,42 @@ def test_a_text_too_short_for_its_windows_is_refused():
 def test_bits_per_byte_of_uniform_bytes_is_eight():
     assert data.bits_per_byte(np.log(256)) == pytest.approx(8)
     assert data.bits_per_byte(np.log(1024), tokens_per_byte=0.25) == pytest.approx(2.5)
+
+
+TEXT, BATCHES = positions(100), data.TokenBatches(positions(100), 2, 8)
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda: BATCHES[-1], "step=-1: expected a whole number ≥ 0"),
+    (lambda: BATCHES[1.0], "step=1.0: expected a whole number"),
+    (lambda: BATCHES[:3], "step=slice.*expected a whole number"),
+    (lambda: data.TokenBatches(TEXT * 1.0, 2, 8), "tokens.*whole numbers ≥ 0, got float64"),
+    (lambda: data.TokenBatches(TEXT.reshape(10, 10), 2, 8), r"tokens.*1-d.*shape \(10, 10\)"),
+    (lambda: data.TokenBatches(TEXT - 1, 2, 8), "tokens.*≥ 0, got -1"),
+    (lambda: data.TokenBatches("a text", 2, 8), "tokens='a text'"),
+    (lambda: data.TokenBatches(TEXT, 0, 8), "batch_size=0: expected a whole number ≥ 1"),
+    (lambda: data.TokenBatches(TEXT, 2, 0), "seq=0: expected a whole number ≥ 1"),
+    (lambda: data.TokenBatches(TEXT, True, 8), "batch_size=True"),
+    (lambda: data.TokenBatches(TEXT, 2, 8, None), "seed=None: expected a whole number"),
+    (lambda: data.windows(TEXT, 0, 8), "n_windows=0: expected a whole number ≥ 1"),
+    (lambda: data.windows(TEXT, 2, -8), "seq=-8"),
+    (lambda: data.windows(TEXT * 0.5, 2, 8), "tokens.*got float64"),
+    (lambda: data.split_documents(["a"] * 9, 1), "every=1: expected a whole number ≥ 2"),
+    (lambda: data.split_documents("a text of letters"), "documents.*a list, got str"),
+    (lambda: data.encode("a text"), "documents.*a list, got str"),
+    (lambda: data.encode(["a", "\ud800"]), "half a surrogate pair at index 0, at index 1"),
+    (lambda: data.decode([104, 256]), "tokens.*≥ 0 < 256, got 256"),
+    (lambda: data.decode([-1]), "tokens.*got -1"),
+    (lambda: data.decode([104.7]), "tokens.*got float64"),
+    (lambda: data.glyphs(-1, np.random.default_rng(0)), "n=-1: expected a whole number ≥ 0"),
+    (lambda: data.glyphs(3, None), "rng=None: expected a numpy generator"),
+    (lambda: data.glyphs(3, np.random.default_rng(0), noise=float("nan")), "noise=nan"),
+    (lambda: data.bits_per_byte(float("nan")), "loss=nan: expected a finite number ≥ 0"),
+    (lambda: data.bits_per_byte(-1.0), "loss=-1.0"),
+    (lambda: data.bits_per_byte(1.0, 0), "tokens_per_byte=0: expected a finite number > 0"),
+    (lambda: data.path(3), "name=3: expected text, got int"),
+    (lambda: data.documents("poetry"), "name='poetry': expected one of 'prose', 'code'"),
+])
+def test_what_makes_no_sense_is_refused_by_name(call, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        call()
