@@ -139,8 +139,8 @@ REFUSED = {
     "label": [(("ax", "x", "y"), "ax='ax'")],
     "number": [((v,), "v=") for v in (NAN, INF, -INF, "1", None, 1j, [1.0])],
     "interval": [((NAN, 0, 1), "value=nan"), ((1, NAN, 2), "low=nan"),
-                 ((1, 2, 0), "low=2, high=0"), ((1, 0, 2, -1), "digits=-1"), ((1, 0, 2, 1.5), "digits=1.5"),
-                 (("1", 0, 2), "value='1'")],
+                 ((1, 2, 0), "low=2, high=0"), ((1, 0, 2, -1), "digits=-1"),
+                 ((1, 0, 2, 1.5), "digits=1.5"), (("1", 0, 2), "value='1'")],
     "draw": [(({}, None), "picture={}|ax=None"), ((None, None), "picture=None|ax=None")]}
 
 
