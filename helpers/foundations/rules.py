@@ -246,7 +246,7 @@ def tensor(ndim=None, *, floating=True, finite=False) -> Callable:
     def rule(value):
         if not hasattr(value, "is_floating_point"):
             raise TypeError(f"{expected}, got {type(value).__name__}")
-        if value.is_floating_point() != floating or value.dtype.is_complex:
+        if value.is_floating_point() != floating or str(value.dtype)[6:10] in ("bool", "comp"):
             raise TypeError(f"{expected}, got {value.dtype}")
         if ndim is not None and value.ndim not in np.atleast_1d(ndim):
             raise ValueError(f"{expected}, got shape {tuple(value.shape)}")

@@ -334,6 +334,7 @@ def test_choices_types_texts_and_lists():
     (rules.tensor(), torch.tensor([1j]), TypeError),
     (rules.tensor(floating=False), torch.tensor([1.0]), TypeError),
     (rules.tensor(floating=False), torch.tensor([1j]), TypeError),
+    (rules.tensor(floating=False), torch.tensor([True]), TypeError),
     (rules.tensor(2), torch.ones(2), ValueError),
     (rules.tensor(finite=True), torch.tensor([math.nan]), ValueError)])
 def test_tensors_of_another_kind_are_refused(rule, value, kind):

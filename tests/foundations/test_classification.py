@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
@@ -280,3 +282,134 @@ def test_calibration_error_is_near_zero_for_true_probabilities_and_grows_with_sh
 
 def test_calibration_error_by_hand():
     assert c.expected_calibration_error(np.array([1.0, 0, 0, 0]), np.full(4, 0.75)) == 0.5
+
+
+Y4, S4 = np.array([0, 1, 0, 1]), np.array([0.1, 0.9, 0.3, 0.4])
+NAN4, X4 = np.array([0.1, np.nan, 0.3, np.nan]), design_matrix([1.0, 2, 3, 4])
+once = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+def test_scores_in_narrow_integers_do_not_wrap():
+    fpr, tpr, thresholds = c.roc_curve([0, 1, 0, 1], np.array([0, 200, 30, 90], np.uint8))
+    assert fpr.tolist() == [0, 0, 0, 0.5, 1]
+    assert tpr.tolist() == [0, 0.5, 1, 1, 1]
+    assert thresholds.tolist() == [np.inf, 200, 90, 30, 0]
+    assert c.roc_auc_score(np.array([0, 1, 0, 1], np.uint8), [0, 200, 30, 90]) == 1
+    assert c.wilson_interval(np.uint8(200), np.uint8(250)) == c.wilson_interval(200, 250)
+    assert c.wald_interval(np.uint8(200), np.uint8(250)) == c.wald_interval(200, 250)
+    assert c.cross_entropy(np.array([200], np.uint8), np.array([0], np.uint8)) == 200
+
+
+SCORED = (c.roc_curve, c.roc_auc_score)
+BINNED = (c.calibration_curve, c.expected_calibration_error)
+COUNTED = (c.confusion_matrix, c.precision_recall_f1)
+
+
+@pytest.mark.parametrize("f", SCORED)
+def test_a_score_that_is_not_a_number_is_refused_with_its_place(f):
+    with pytest.raises(ValueError, match=f"{f.__name__}: score=.* got nan at index 1"):
+        f([0, 1, 0, 1], NAN4)
+
+
+@pytest.mark.parametrize("f", [*SCORED, *BINNED, *COUNTED])
+@pytest.mark.parametrize("labels", [[0, 2, 0, 1], [-1, 1, -1, 1], [0, 0.5, 0, 1], [0, np.nan, 0, 1],
+                                    list("0101"), [0, 1, 0, None]])
+def test_labels_other_than_0_and_1_are_refused_everywhere(f, labels):
+    with pytest.raises((ValueError, TypeError), match=f"{f.__name__}: y=.*only 0 and 1"):
+        f(labels, [1, 0, 0, 1])
+    with pytest.raises((ValueError, TypeError), match=r"logistic_regression: y=.*only 0 and 1"):
+        c.logistic_regression(X4, labels, 1)
+
+
+@pytest.mark.parametrize("f", [*SCORED, *BINNED])
+@pytest.mark.parametrize("second", [[0.1, 0.9, 0.3], np.full((4, 1), 0.5), 0.5])
+def test_a_label_without_its_score_is_refused(f, second):
+    with pytest.raises(ValueError, match=f"{f.__name__}: .*(equal lengths|in 1-d)"):
+        f(Y4, second)
+
+
+@pytest.mark.parametrize(("message", "call"), [
+    ("sigmoid: z=nan", lambda: c.sigmoid(np.nan)),
+    ("cross_entropy: y=.*≥ 0 and ≤ 1, got 2.0 at index 3",
+     lambda: c.cross_entropy(S4, [0, 1, 1, 2])),
+    ("cross_entropy_gradient: y=.* got -1.0", lambda: c.cross_entropy_gradient(S4, [0, 1, 1, -1])),
+    ("cross_entropy: z=.* nan at index 1", lambda: c.cross_entropy(NAN4, Y4)),
+    ("cross_entropy: z=.* inf at index 0", lambda: c.cross_entropy([np.inf], [0])),
+    ("cross_entropy: z=.* at least 1", lambda: c.cross_entropy([], [])),
+    ("cross_entropy_gradient: z=.* at least 1", lambda: c.cross_entropy_gradient([], [])),
+    (r"logistic_regression: X=.* nan at index \(1, 0\)",
+     lambda: c.logistic_regression(NAN4[:, None], Y4)),
+    ("logistic_regression: lam=-1", lambda: c.logistic_regression(X4, Y4, -1)),
+    ("logistic_regression: lam=nan", lambda: c.logistic_regression(X4, Y4, np.nan)),
+    ("logistic_regression: n_steps=-1", lambda: c.logistic_regression(X4, Y4, 1, -1)),
+    ("logistic_regression: n_steps=1.5", lambda: c.logistic_regression(X4, Y4, 1, 1.5)),
+    (r"logistic_regression: y=.* \(4, 1\)", lambda: c.logistic_regression(X4, Y4[:, None])),
+    ("logistic_regression: expected equal", lambda: c.logistic_regression(X4, Y4[:3])),
+    ("wald_interval: k=.*k at most n", lambda: c.wald_interval(11, 10)),
+    ("wilson_interval: k=.*k at most n", lambda: c.wilson_interval([1, 11], 10)),
+    ("wilson_interval: n=0", lambda: c.wilson_interval(0, 0)),
+    ("wald_interval: n=0", lambda: c.wald_interval(0, 0)),
+    ("wilson_interval: k=-1", lambda: c.wilson_interval(-1, 10)),
+    ("wilson_interval: k=2.5: expected whole", lambda: c.wilson_interval(2.5, 10)),
+    ("wilson_interval: k=.*nan", lambda: c.wilson_interval(np.nan, 10)),
+    ("wilson_interval: c=-1", lambda: c.wilson_interval(1, 10, -1)),
+    ("wald_interval: c=nan", lambda: c.wald_interval(1, 10, np.nan)),
+    ("wilson_interval: .* equal shapes", lambda: c.wilson_interval([[1], [2]], [10, 20])),
+    ("confusion_matrix: predicted=.* got 0.5", lambda: c.confusion_matrix([0], [0.5])),
+    ("precision_recall_f1: .* one shape", lambda: c.precision_recall_f1([0, 1], [1])),
+    ("confusion_matrix: .* one-dim", lambda: c.confusion_matrix([[0, 1]], [[0, 1]])),
+    ("calibration_curve: n_bins=0", lambda: c.calibration_curve(Y4, S4, 0)),
+    ("expected_calibration_error: n_bins=-3", lambda: c.expected_calibration_error(Y4, S4, -3)),
+    ("expected_calibration_error: n_bins=2.5", lambda: c.expected_calibration_error(Y4, S4, 2.5)),
+    ("expected_calibration_error: p=.* at least 1", lambda: c.expected_calibration_error([], [])),
+    ("expected_calibration_error: p=.*not logits.* nan at index 1",
+     lambda: c.expected_calibration_error(Y4, NAN4)),
+])
+def test_a_bad_argument_is_named_with_its_place_and_what_was_expected(message, call):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()
+
+
+def test_lists_tensors_and_bools_are_as_good_as_arrays():
+    y = torch.tensor([0, 1, 0, 1])
+    assert c.roc_auc_score(y, S4.tolist()) == 1
+    assert c.confusion_matrix(Y4 > 0, y).tolist() == [[2, 0], [0, 2]]
+    assert c.expected_calibration_error(Y4.tolist(), [0.0, 1, 0, 1]) == 0
+    assert np.allclose(c.logistic_regression(X4.tolist(), Y4 > 0, 0.1),
+                       c.logistic_regression(X4, Y4.astype(float), 0.1))
+
+
+@once
+@given(st.lists(st.tuples(st.booleans(), st.integers(-3, 3)), min_size=2, max_size=30))
+def test_any_scores_give_rates_within_0_and_1_and_the_share_of_ordered_pairs(pairs):
+    y, score = np.array(pairs).T
+    if not 0 < y.sum() < len(y):
+        with pytest.raises(ValueError, match=r"roc_auc_score: .*both classes"):
+            c.roc_auc_score(y, score)
+        return
+    fpr, tpr, thresholds = c.roc_curve(y, score)
+    for rate in (fpr, tpr):
+        assert rate[0] == 0
+        assert rate[-1] == 1
+        assert (np.diff(rate) >= 0).all()
+    assert (np.diff(thresholds) < 0).all()
+    higher = np.sign(score[y == 1][:, None] - score[y == 0])
+    assert np.isclose(c.roc_auc_score(y, score), np.mean(higher + 1) / 2)
+
+
+@once
+@given(st.integers(1, 10**6), st.floats(0, 1), st.floats(0, 5))
+def test_both_intervals_hold_the_share_that_was_seen(n, share, width):
+    k = round(share * n)
+    for interval in (c.wald_interval, c.wilson_interval):
+        low, high = interval(k, n, width)
+        assert low - 1e-12 <= k / n <= high + 1e-12
+
+
+@once
+@given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(0, 1)), min_size=1, max_size=20))
+def test_no_labels_cost_less_than_their_own_entropy(pairs):
+    z, y = np.array(pairs).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -np.nansum(y * np.log(y) + (1 - y) * np.log1p(-y)) / len(y)
+    assert c.cross_entropy(z, y) >= entropy * (1 - 1e-9) - 1e-9

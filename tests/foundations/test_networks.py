@@ -5,6 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from helpers import data
@@ -57,7 +59,8 @@ def test_layers_are_views_that_cover_theta_once():
     assert theta[-4] == -1
 
 
-@pytest.mark.parametrize(("length", "message"), [(5, "5 parameters.*need 20"), (17, "17 parameters.*need 20"),
+@pytest.mark.parametrize(("length", "message"), [(5, "5 parameters.*need 20"),
+                                                 (17, "17 parameters.*need 20"),
                                                  (21, "21 parameters.*need 20")])
 def test_parameters_that_do_not_fit_the_sizes_are_refused(length, message):
     with pytest.raises(ValueError, match=message):
@@ -179,3 +182,77 @@ def test_glyphs_of_the_same_digit_are_nearer_than_those_of_others(rng):
     images, labels = data.glyphs(900, rng)
     away = np.linalg.norm(images[:800] - images[800:, None], axis=2)
     assert np.mean(labels[np.argmin(away, axis=1)] == labels[800:]) > 0.6
+
+
+SIZES, THETA, X5 = (3, 2, 4), np.linspace(-1, 1, 20), np.arange(15.0).reshape(5, 3)
+LOGITS, CACHE = networks.forward(THETA, SIZES, X5, "tanh")
+DRAW = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(("message", "call"), [
+    ("activate: z=.* nan at index 1", lambda: networks.activate("relu", [0, np.nan])),
+    ("activate: name=None", lambda: networks.activate(None, [0.0])),
+    ("init_mlp: sizes=.*at least 2, got 1", lambda: networks.init_mlp((3,), 1.0, DRAW)),
+    ("init_mlp: sizes=.* whole number ≥ 1, at index 1",
+     lambda: networks.init_mlp((3, 0, 2), 1, DRAW)),
+    ("init_mlp: sizes=.* got float, at index 0", lambda: networks.init_mlp((3.5, 2), 1, DRAW)),
+    ("init_mlp: sizes=3", lambda: networks.init_mlp(3, 1.0, DRAW)),
+    ("init_mlp: gain=nan", lambda: networks.init_mlp(SIZES, np.nan, DRAW)),
+    ("init_mlp: rng=7: expected Generator", lambda: networks.init_mlp(SIZES, 1.0, 7)),
+    ("layers_of: theta=.* nan at index 0", lambda: networks.layers_of([np.nan] * 20, SIZES)),
+    (r"forward: X=.* got shape \(3,\)", lambda: networks.forward(THETA, SIZES, X5[0], "relu")),
+    ("forward: X=.* each input", lambda: networks.forward(THETA, SIZES, X5[:, :2], "relu")),
+    ("forward: 19 parameters.* need 20", lambda: networks.forward(THETA[1:], SIZES, X5, "relu")),
+    ("forward: name='swish'", lambda: networks.forward(THETA, SIZES, X5, "swish")),
+    (r"forward: X=.* nan at index \(4, 0\)",
+     lambda: networks.forward(THETA, SIZES, np.where(X5 == 12, np.nan, X5), "relu")),
+    ("softmax_loss: labels=.* got -1 at index 1",
+     lambda: networks.softmax_loss(LOGITS[:2], [0, -1])),
+    ("softmax_loss: .* below the number", lambda: networks.softmax_loss(LOGITS[:2], [0, 4])),
+    ("softmax_loss: labels=.* got float64", lambda: networks.softmax_loss(LOGITS[:2], [0.0, 1.0])),
+    ("softmax_loss: labels=.* got bool", lambda: networks.softmax_loss(LOGITS[:2], [True, False])),
+    ("softmax_loss: expected equal lengths", lambda: networks.softmax_loss(LOGITS, [0])),
+    (r"softmax_loss: labels=.* \(5, 1\)",
+     lambda: networks.softmax_loss(LOGITS, np.zeros((5, 1), int))),
+    ("softmax_loss: logits=.* at least 1", lambda: networks.softmax_loss(np.empty((0, 4)), [])),
+    ("softmax_loss: logits=.* inf", lambda: networks.softmax_loss([[np.inf, 0]], [0])),
+    ("backward: .* `forward` cached", lambda: networks.backward(THETA, SIZES, CACHE[:1], LOGITS)),
+    ("backward: .* `forward` cached", lambda: networks.backward(THETA, SIZES, CACHE, LOGITS[:1])),
+    ("backward: cache=None", lambda: networks.backward(THETA, SIZES, None, LOGITS)),
+    ("backward: ", lambda: networks.backward(THETA, SIZES, [1, 2], LOGITS)),
+    ("relu_features: W=.* at least 1", lambda: networks.relu_features(X5, np.empty((3, 0)))),
+    ("relu_features: .* each column", lambda: networks.relu_features(X5, np.ones((2, 7)))),
+    ("feature_fit: lam=-1", lambda: networks.feature_fit(X5, X5, -1)),
+    (r"feature_fit: T=.* got shape \(5,\)", lambda: networks.feature_fit(X5, X5[:, 0], 1)),
+    ("feature_fit: expected equal lengths", lambda: networks.feature_fit(X5, X5[:4], 1)),
+    ("feature_fit: .*full rank", lambda: networks.feature_fit(np.eye(5, 3) * [1, 1, 0], X5)),
+])
+def test_a_bad_argument_is_named_with_its_place_and_what_was_expected(message, call):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()
+
+
+def test_narrow_integers_do_not_wrap_and_lists_will_do():
+    pixels = np.array([[200, 100, 50]], np.uint8)
+    for name in (*ACTIVATIONS, "linear"):
+        narrow, _ = networks.forward(THETA.tolist(), [np.int8(3), 2, 4], pixels, name)
+        assert np.array_equal(narrow, networks.forward(THETA, SIZES, pixels.astype(float), name)[0])
+    loss, _ = networks.softmax_loss(np.array([[0, 200]], np.uint8), np.array([0], np.uint8))
+    assert loss == 200
+    assert networks.relu_features(pixels, np.full((3, 4), 2, np.uint8)).tolist() == [[350.0] * 4]
+    assert networks.activate("tanh", np.array([9], np.uint8))[1] == 1 - np.tanh(9.0) ** 2
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.lists(st.integers(1, 5), min_size=2, max_size=4), st.sampled_from(ACTIVATIONS[1:]),
+       st.integers(1, 6), st.integers(0, 2**32))
+def test_any_network_has_the_gradient_of_small_differences(sizes, name, n, seed):
+    rng = np.random.default_rng(seed)
+    theta = networks.init_mlp(sizes, 1.0, rng)
+    X, y = rng.normal(size=(n, sizes[0])), rng.integers(sizes[-1], size=n)
+    loss = lambda theta: networks.softmax_loss(networks.forward(theta, sizes, X, name)[0], y)[0]
+    logits, cache = networks.forward(theta, sizes, X, name)
+    gradient = networks.backward(theta, sizes, cache, networks.softmax_loss(logits, y)[1])
+    way = rng.normal(size=len(theta))
+    slope = (loss(theta + 1e-6 * way) - loss(theta - 1e-6 * way)) / 2e-6
+    assert np.isclose(gradient @ way, slope, rtol=1e-5, atol=1e-7)

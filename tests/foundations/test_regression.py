@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
@@ -34,7 +36,7 @@ def test_a_design_matrix_puts_ones_before_the_features(x, shape):
 
 
 def test_a_design_matrix_needs_one_or_two_dimensions():
-    with pytest.raises(ValueError, match="design_matrix: x=.* in 1 or 2-d"):
+    with pytest.raises(ValueError, match=r"design_matrix: x=.* in 1 or 2-d"):
         regression.design_matrix(np.ones((2, 2, 2)))
 
 
@@ -311,3 +313,147 @@ def test_steps_and_features_follow_the_predicted_exponents(p, q):
     by_steps = networks.loss_after_steps(x, 2 * i**-p, np.sqrt(i ** (p - q)), 0.25)
     assert slope(by_steps) == pytest.approx((q - 1) / p, rel=0.03)
     assert slope(networks.loss_with_features(x, i**-q)) == pytest.approx(q - 1, rel=0.04)
+
+
+X4, Y4 = np.vander([1.0, 2, 3, 5], 2, increasing=True), np.array([1.0, 3, 2, 5])
+HOLED = np.where(np.eye(4, 2, -2) > 0, np.nan, X4)  # nan in row 2, column 0
+ZERO2, RNG = np.zeros(2), np.random.default_rng(0)
+STATE = (0, 0.0, 0.0)
+BAD = {  # call: what the message says
+    "design_matrix: x=.* got nan at index 1": lambda: regression.design_matrix([1, np.nan]),
+    "design_matrix: .*rows of unequal length": lambda: regression.design_matrix([[1], [1, 2]]),
+    r"mse: X=.* got nan at index \(2, 0\)": lambda: regression.mse(ZERO2, HOLED, Y4),
+    "mse: theta=.* X of shape": lambda: regression.mse(np.zeros(3), X4, Y4),
+    r"mse: y=.* got shape \(4, 1\)": lambda: regression.mse(ZERO2, X4, Y4[:, None]),
+    r"mse: X=.* at least 1": lambda: regression.mse(ZERO2, np.empty((0, 2)), []),
+    r"mse_gradient: y=.* got shape \(4, 1\)":
+        lambda: regression.mse_gradient(ZERO2, X4, Y4[:, None]),
+    "mse_gradient: .* X of shape": lambda: regression.mse_gradient(ZERO2, X4, Y4[:1]),
+    r"normal_equations: X=.* nan at index \(2, 0\)": lambda: regression.normal_equations(HOLED, Y4),
+    "normal_equations: .* independent columns":
+        lambda: regression.normal_equations(X4[:, [0, 0]], Y4),
+    "normal_equations: expected equal lengths": lambda: regression.normal_equations(X4, Y4[:3]),
+    r"least_squares: X=.* nan at index \(2, 0\)": lambda: regression.least_squares(HOLED, Y4),
+    "least_squares: y=.* inf at index 3":
+        lambda: regression.least_squares(X4, np.append(Y4[:3], np.inf)),
+    "least_squares: expected equal lengths": lambda: regression.least_squares(X4, Y4[:1]),
+    "ridge: lam=nan": lambda: regression.ridge(X4, Y4, np.nan),
+    "ridge: lam=inf": lambda: regression.ridge(X4, Y4, np.inf),
+    r"ridge: X=.* nan at index \(2, 0\)": lambda: regression.ridge(HOLED, Y4, 1),
+    "ridge: penalise_intercept=2": lambda: regression.ridge(X4, Y4, 1, 2),
+    "shrinkage: lam=-1": lambda: regression.shrinkage(X4, -1),
+    "shrinkage: .* penalty above 0": lambda: regression.shrinkage(np.ones((4, 2)), 0),
+    "standardise: reference=.* column 0 is constant": lambda: regression.standardise(X4, X4),
+    "standardise: .* column 1 is constant":
+        lambda: regression.standardise(X4, np.c_[Y4, [0.1, 0.1, 0.1, 0.1]]),
+    r"standardise: x=.* nan at index \(2, 0\)":
+        lambda: regression.standardise(HOLED[:, :1], X4[:, 1:]),
+    "standardise: .* the same columns": lambda: regression.standardise(X4, X4[:, 1:]),
+    "descend: lr=nan": lambda: regression.descend(bowl([1.0]), [1.0], np.nan, 3),
+    "descend: lr=-0.1": lambda: regression.descend(bowl([1.0]), [1.0], -0.1, 3),
+    "descend: n_steps=-1": lambda: regression.descend(bowl([1.0]), [1.0], 0.1, -1),
+    "descend: n_steps=2.5": lambda: regression.descend(bowl([1.0]), [1.0], 0.1, 2.5),
+    "descend: theta=.* nan at index 0": lambda: regression.descend(bowl([1.0]), [np.nan], 0.1, 3),
+    "descend: gradient=3": lambda: regression.descend(3, [1.0], 0.1, 3),
+    r"gradient: expected shape \(2,\), got \(\)":
+        lambda: regression.descend(lambda t: 1.0, [1.0, 2.0], 0.1, 3),
+    r"mse_hessian: X=.* nan at index \(2, 0\)": lambda: regression.mse_hessian(HOLED),
+    "stability_bound: .* symmetric": lambda: regression.stability_bound([[1, 2], [0, 1]]),
+    "stability_bound: .* eigenvalues from -1": lambda: regression.stability_bound(np.diag([1, -1])),
+    "stability_bound: .* from 0 to 0": lambda: regression.stability_bound(np.zeros((2, 2))),
+    "condition_number: .* positive definite": lambda: regression.condition_number(np.ones((2, 2))),
+    "momentum_step: beta=1": lambda: regression.momentum_step(ZERO2, ZERO2, ZERO2, 0.1, 1),
+    "momentum_step: beta=-0.5": lambda: regression.momentum_step(ZERO2, ZERO2, ZERO2, 0.1, -0.5),
+    "momentum_step: expected equal shapes":
+        lambda: regression.momentum_step(ZERO2, ZERO2, ZERO2[:, None], 0.1, 0.5),
+    "adam_step: beta1=1.0": lambda: regression.adam_step(ZERO2, STATE, ZERO2, 0.1, 1.0),
+    "adam_step: beta2=nan": lambda: regression.adam_step(ZERO2, STATE, ZERO2, 0.1, 0.9, np.nan),
+    "adam_step: eps=-1": lambda: regression.adam_step(ZERO2, STATE, ZERO2, 0.1, eps=-1),
+    "adam_step: state=None": lambda: regression.adam_step(ZERO2, None, ZERO2, 0.1),
+    r"adam_step: state=\(-1": lambda: regression.adam_step(ZERO2, (-1, 0.0, 0.0), ZERO2, 0.1),
+    "adam_step: .* averages of theta's shape":
+        lambda: regression.adam_step(ZERO2, (1, np.zeros(3), np.zeros(3)), ZERO2, 0.1),
+    "adam_step: expected equal shapes": lambda: regression.adam_step(ZERO2, STATE, [[0.0, 0]], 0.1),
+    "sgd: batch_size=0": lambda: regression.sgd(ZERO2, X4, Y4, [0.1], 0, RNG),
+    "sgd: rates=.* nan at index 1": lambda: regression.sgd(ZERO2, X4, Y4, [0.1, np.nan], 2, RNG),
+    r"sgd: rates=0.1.* got shape \(\)": lambda: regression.sgd(ZERO2, X4, Y4, 0.1, 2, RNG),
+    "sgd: rng=0": lambda: regression.sgd(ZERO2, X4, Y4, [0.1], 2, 0),
+    "cosine: step=-1": lambda: regression.cosine(-1, 10, 2),
+    "cosine: step=10.* below n_steps": lambda: regression.cosine(10, 10, 2),
+    "cosine: .* below n_steps": lambda: regression.cosine(3, 10, 10),
+    "loss_after_steps: steps=-1": lambda: networks.loss_after_steps(-1, [1.0], [1.0], 0.1),
+    "loss_after_steps: steps=1.5": lambda: networks.loss_after_steps(1.5, [1.0], [1.0], 0.1),
+    "loss_after_steps: expected equal lengths":
+        lambda: networks.loss_after_steps(1, [1.0], [1.0, 2.0], 0.1),
+    "loss_with_features: N=-1": lambda: networks.loss_with_features(-1, [1.0]),
+    "loss_with_features: .* at most the number": lambda: networks.loss_with_features(2, [1.0]),
+    "loss_with_features: signal=.* -1.0 at index 0": lambda: networks.loss_with_features(0, [-1.0]),
+    "smallest_fit: .* at most as many as columns": lambda: networks.smallest_fit(X4, Y4),
+    "smallest_fit: .* independent rows": lambda: networks.smallest_fit(np.ones((2, 3)), [1, 1]),
+    "loss_with_samples: D=3.* at most the number":
+        lambda: networks.loss_with_samples(3, [1.0, 1], [1.0, 1], RNG),
+    "loss_with_samples: eigenvalues=.* 0.0 at index 0":
+        lambda: networks.loss_with_samples(1, [0.0], [1.0], RNG),
+    "loss_with_samples: expected equal lengths":
+        lambda: networks.loss_with_samples(1, [1.0, 1], [1.0], RNG),
+}
+
+
+@pytest.mark.parametrize(("message", "call"), BAD.items(), ids=BAD)
+def test_a_bad_argument_is_named_with_its_place_and_what_was_expected(message, call):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()
+
+
+@pytest.mark.parametrize("width", [np.uint8, np.int8, np.int32])
+def test_narrow_integers_do_not_wrap(width):
+    x, y = np.array([100, 120, 90, 60], width), np.array([50, 100, 20, 90], width)
+    X, wide = regression.design_matrix(x), y.astype(float)
+    narrow = np.column_stack([np.ones(4, width), x])
+    for solve in (regression.least_squares, regression.normal_equations):
+        assert np.allclose(solve(narrow, y), solve(X, wide), rtol=1e-9)
+    assert np.allclose(regression.mse_hessian(narrow), X.T @ X / 2)
+    assert regression.mse(np.zeros(2, width), narrow, y) == np.mean(wide**2)
+    assert np.allclose(regression.mse_gradient(np.zeros(2, width), narrow, y), -X.T @ wide / 2)
+    assert np.allclose(regression.standardise(x[:, None], x[:, None]).std(), 1)
+    assert np.allclose(networks.loss_with_features(0, y), wide.sum())
+
+
+def test_a_path_that_left_the_finite_numbers_goes_on():
+    gone = np.array([np.nan, np.inf])
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(regression.mse(gone, X4, Y4))
+        assert np.isnan(regression.mse_gradient(gone, X4, Y4)).all()
+        assert np.isnan(regression.adam_step(gone, STATE, gone, 0.1)[0]).all()
+        assert np.isnan(regression.momentum_step(gone, gone, gone, 0.1, 0.5)[0]).all()
+
+
+def test_lists_are_as_good_as_arrays():
+    theta = regression.ridge(X4.tolist(), Y4.tolist(), 0)
+    assert np.allclose(theta, np.linalg.lstsq(X4, Y4, rcond=None)[0])
+    assert regression.mse(theta.tolist(), X4.tolist(), Y4.tolist()) == regression.mse(theta, X4, Y4)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32), st.integers(3, 30), st.integers(1, 3), st.floats(1e-3, 1e3),
+       st.floats(1e-3, 1e3))
+def test_every_fit_is_where_its_gradient_is_zero_whatever_the_units(seed, n, d, unit, lam):
+    rng = np.random.default_rng(seed)
+    X = regression.design_matrix(unit * rng.normal(size=(n + d, d)))
+    y = rng.normal(size=n + d)
+    theta, shrunk = regression.least_squares(X, y), regression.ridge(X, y, lam * unit**2)
+    size = np.abs(X).max(axis=0)
+    assert np.allclose(X.T @ (X @ theta - y) / size, 0, atol=1e-8 * n)
+    penalty = np.append(0, 2 * lam * unit**2 * shrunk[1:])
+    assert np.allclose((regression.mse_gradient(shrunk, X, y) + penalty) / size, 0, atol=1e-8)
+    assert regression.mse(theta, X, y) <= regression.mse(shrunk, X, y) * (1 + 1e-9)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(-1, 30), st.integers(-1, 30), st.integers(-1, 30))
+def test_a_schedule_is_a_share_of_its_peak_or_a_refusal(step, n_steps, warmup_steps):
+    if 0 <= step < n_steps and 0 <= warmup_steps < n_steps:
+        assert 0 < regression.cosine(step, n_steps, warmup_steps) <= 1
+    else:
+        with pytest.raises(ValueError, match="cosine: "):
+            regression.cosine(step, n_steps, warmup_steps)
