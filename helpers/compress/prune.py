@@ -236,7 +236,7 @@ def save_pruned(model: GPT, path: str | Path, sparse: bool = False,
         else:
             tensors[name] = w
     write_file(path, tensors, "config", asdict(model.config),
-               {"columns": json.dumps(columns), **facts})
+               dict(columns=json.dumps(columns), **facts))
     return Path(path).stat().st_size
 
 

@@ -95,7 +95,7 @@ def _fit(given) -> str:
     """Need: the groups divide the rows of each matrix."""
     for name, w in given["state"].items():
         group = w.numel() if isinstance(given["group"], str) else given["group"]
-        if w.ndim == 2 and (not group or (group != w.numel() and w.shape[1] % group)):
+        if w.ndim == 2 and (not w.numel() or (group != w.numel() and w.shape[1] % group)):
             return f"{name}: group={group} does not divide rows of {tuple(w.shape)} weights"
     return ""
 

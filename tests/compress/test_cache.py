@@ -54,3 +54,28 @@ def test_fewer_bits_move_the_logits_further(model):
     examined = cache.Cached(model, lambda: cache.QuantizedCache(24, 8))
     with torch.no_grad():
         assert np.abs(examined(torch.from_numpy(TOKENS)).numpy() - true).mean() == errors[0]
+
+
+def test_what_the_cache_cannot_hold_is_refused(model):
+    tokens = torch.from_numpy(TOKENS)
+    with pytest.raises(ValueError, match="17 tokens are longer than the cache's context of 16"):
+        logits(model, cache.QuantizedCache(16, 4))
+    narrow = GPT(GPTConfig(vocab=64, context=24, n_layer=1, n_head=2, d_model=12))
+    with pytest.raises(ValueError, match="3 bits whole bytes"):
+        logits(narrow, cache.QuantizedCache(24, 3))
+    kept = cache.QuantizedCache(24, 4)
+    logits(model, kept)
+    for other, batch in ((model, 2), (GPT(model.config), 3)):
+        with pytest.raises(ValueError, match="or a new cache"):
+            other(tokens[:batch, :1], kept)
+    grids = cache.head_grids(narrow, TOKENS, 4)
+    with pytest.raises(ValueError, match="expected head_grids of this one"):
+        logits(model, cache.QuantizedCache(24, 4, grids))
+    with pytest.raises(ValueError, match="n_bits"):
+        cache.QuantizedCache(24, 9)
+
+
+@pytest.mark.parametrize("windows", [[[1, 64, 3]], [[1, -1, 3]], [[1]], np.ones((2, 30), int)])
+def test_windows_that_the_model_cannot_read_give_no_grids(model, windows):
+    with pytest.raises(ValueError, match="expected"):
+        cache.head_grids(model, windows, 4)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from helpers.compress import codec, entropy
+from helpers.compress.prune import shrink_heads, shrink_mlp
 from helpers.compress.quantize import dequantize_state, quantize_state
 from helpers.foundations.tokens import bpe_encode, bpe_train
 from helpers.runtime import ROOT
@@ -282,3 +283,88 @@ def test_bpe_tokens_of_any_bytes_are_known_to_the_model():
     tokens = bpe_encode(bytes(range(256)) + b" the state", MERGES)
     assert 0 <= tokens.min()
     assert tokens.max() < SHAPE.vocab
+
+
+@pytest.mark.parametrize(("call", "error"), [
+    (lambda: codec.encode_tokens(MODEL, [262], 1), ValueError),
+    (lambda: codec.encode_tokens(MODEL, [-1], 1), ValueError),
+    (lambda: codec.encode_tokens(MODEL, [1.5], 1), TypeError),
+    (lambda: codec.encode_tokens(MODEL, [1], 1, start=262), ValueError),
+    (lambda: codec.decode_tokens(MODEL, [-1], 1, 1), ValueError),
+    (lambda: codec.decode_tokens(MODEL, [1], -1, 1), ValueError),
+    (lambda: codec.stream_lengths(3, 0), ValueError),
+    (lambda: codec.Predictor(MODEL, 2)(np.array([1])), ValueError),
+    (lambda: codec.compress(MODEL, [(300, 1)], b"x"), ValueError),
+    (lambda: codec.compress(MODEL, [(97, 98, 99)], b"x"), TypeError),
+    (lambda: codec.compress(GPT(SHAPE).bfloat16(), MERGES, b"x"), ValueError),
+    (lambda: codec.probe(GPT(GPTConfig(vocab=262, context=1, d_model=16)), 1), ValueError),
+    (lambda: codec.decompress(MODEL, MERGES, "text"), TypeError)])
+def test_what_cannot_be_coded_gets_a_clear_error(call, error):
+    with pytest.raises(error, match="expected"):
+        call()
+
+
+def test_the_smallest_context_and_a_shrunk_model_code_any_text():
+    small = GPT(GPTConfig(vocab=262, context=2, n_layer=1, n_head=2, d_model=16))
+    shrink_heads(small.blocks[0].attn, [1])
+    for n_streams in (1, 3):
+        assert codec.decompress(small, [], codec.compress(small, [], TEXT, n_streams)) == TEXT
+
+
+def halves(seen):
+    return [Fraction(1, 2)] * 2
+
+
+@pytest.mark.parametrize(("call", "says"), [
+    (lambda: entropy.entropy([1, -1]), "counts"), (lambda: entropy.entropy([np.nan]), "counts"),
+    (lambda: entropy.shrink_interval([2], halves), "symbols that predict knows"),
+    (lambda: entropy.shrink_interval([-1], halves), "symbols"),
+    (lambda: entropy.shrink_interval([0], lambda seen: [0.3, 0.3]), "sum 1"),
+    (lambda: entropy.shrink_interval([0], lambda seen: [2, -1]), "sum 1"),
+    (lambda: entropy.shortest_point(0.5, 0.75), "inside 0 … 1"),
+    (lambda: entropy.shortest_point(0.0, float("nan")), "width"),
+    (lambda: entropy.follow_point("012", 2, halves), "digits 0 and 1"),
+    (lambda: entropy.follow_point("01", -1, halves), "n_symbols"),
+    (lambda: entropy.decode_integers([256]), "255")])
+def test_what_has_no_exact_code_is_refused(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
+def test_counts_of_narrow_integers_do_not_wrap():
+    assert entropy.entropy(np.array([200, 200], dtype=np.uint8)) == 1
+
+
+def thin_model():
+    model = GPT(GPTConfig(vocab=262, context=12, n_layer=2, n_head=2, d_model=16), seed=2)
+    shrink_mlp(model.blocks[0], [3, 1, 2, 7])
+    shrink_heads(model.blocks[1].attn, [1])
+    return model
+
+
+def test_a_shrunk_or_compiled_model_comes_back_from_its_bytes():
+    model = thin_model()
+    named = {f"_orig_mod.{name}": w for name, w in model.state_dict().items()}
+    state = quantize_state(named, 4, 4)
+    back, merges = entropy.unpack_model(entropy.pack_model(model.config, state, MERGES))
+    assert merges == MERGES
+    model.load_state_dict({name: w if w.ndim == 2 else w.half().float()
+                           for name, w in dequantize_state(state).items()})
+    tokens = torch.arange(12)[None]
+    with torch.no_grad():
+        assert torch.equal(back(tokens), model(tokens))
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"config": GPTConfig(vocab=262, context=12, n_layer=3, n_head=2, d_model=16)}, "tensors"),
+    ({"merges": [(70000, 1)]}, "65535"), ({"merges": [(97, 256)]}, "earlier tokens"),
+    ({"merges": MERGES * 2}, "no more tokens"),
+    ({"quantized": dict(MODEL.state_dict())}, "as Quantized")])
+def test_what_could_not_be_unpacked_is_not_packed(change, says):
+    state = quantize_state(MODEL.state_dict(), 4, 8)
+    with pytest.raises(ValueError, match=says):
+        entropy.pack_model(**{"config": SHAPE, "quantized": state, "merges": MERGES} | change)
+    scaled = {name: w._replace(scale=w.scale * 1.001) if isinstance(w, tuple) else w
+              for name, w in state.items()}
+    with pytest.raises(ValueError, match="fp16 numbers"):
+        entropy.pack_model(SHAPE, scaled, MERGES)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from helpers.compress import decode, quantize
+from helpers.compress.prune import shrink_heads, shrink_mlp
 from helpers.transformer.models import GPT, GPTConfig
 
 TOKENS = np.random.default_rng(0).integers(64, size=(3, 17))
@@ -65,3 +66,66 @@ def test_the_decoders_loss_is_the_models(model):
     true = torch.nn.functional.cross_entropy(scores, torch.from_numpy(windows[:, 1:]).flatten())
     decoder = decode.Decoder(decode.decode_graph(model))
     assert decode.decoded_loss(decoder, windows) == pytest.approx(true.item(), abs=1e-4)
+
+
+def test_int8_products_are_whole_numbers_on_every_cpu():
+    g = decode.Graph()
+    w = torch.tensor([[1.0] * 64, [-1.0] * 64, [1.0, -1.0] * 32])  # codes ±127, inputs 255
+    y = g.linear("x", "w", w)
+    ends = [decode.helper.make_tensor_value_info(*end) for end in (("x", 1, [1, 64]),
+                                                                   (y, 1, [1, 3]))]
+    made = decode.helper.make_model(
+        decode.helper.make_graph(g.nodes, "product", ends[:1], ends[1:], g.constants),
+        opset_imports=[decode.helper.make_opsetid(*opset) for opset in decode.OPSETS],
+        ir_version=10)
+    small = decode.int8_graph(made)
+    session = decode.onnxruntime.InferenceSession(small.SerializeToString(),
+                                                  providers=["CPUExecutionProvider"])
+    found = session.run(None, {"x": np.ones((1, 64), dtype=np.float32)})[0]
+    np.testing.assert_allclose(found, [[64, -64, 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("tokens", "says"), [
+    ([[-1]], "from -1 to -1: expected 0 … 63"), ([[64]], "from 64"), ([[1] * 25], "25 tokens"),
+    ([[]], "at least 1"), ([1, 2], "2-d")])
+def test_tokens_that_the_graph_would_misread_are_refused(model, tokens, says):
+    decoder = decode.Decoder(decode.decode_graph(model))
+    with pytest.raises(ValueError, match=says):
+        decoder.read(tokens)
+    with pytest.raises(TypeError, match="whole numbers"):
+        decoder.read([[1.5]])
+
+
+def test_steps_are_counted_and_belong_to_their_texts(model):
+    decoder = decode.Decoder(decode.decode_graph(model))
+    decoder.reset(2)
+    with pytest.raises(ValueError, match="1 tokens for 2 texts"):
+        decoder.step([3])
+    with pytest.raises(ValueError, match="from -1 to 4"):
+        decoder.step([4, -1])
+    for _ in range(24):
+        decoder.step([3, 4])
+    with pytest.raises(ValueError, match="25 tokens"):
+        decoder.step([3, 4])
+
+
+def test_other_models_and_graphs_are_refused(model):
+    thin = GPT(model.config)
+    shrink_heads(thin.blocks[0].attn, [0])
+    codes = quantize.quantize_state(thin.state_dict(), 4, 16)
+    for one, quantized in ((thin, None), (model, codes)):
+        with pytest.raises(ValueError, match="expected all 2 heads, got 1"):
+            decode.decode_graph(one, quantized)
+    with pytest.raises(ValueError, match="14 tensors: expected 8"):
+        decode.decode_graph(GPT(GPTConfig(vocab=64, n_layer=1)), dict(model.state_dict()))
+    empty = decode.helper.make_model(decode.helper.make_graph([], "none", [], []))
+    with pytest.raises(ValueError, match="a graph of decode_graph"):
+        decode.Decoder(empty)
+
+
+def test_a_model_in_float64_or_with_fewer_channels_is_decoded(model):
+    thin = GPT(model.config).double()
+    shrink_mlp(thin.blocks[0], range(8))
+    with torch.no_grad():
+        true = thin(torch.from_numpy(TOKENS)).numpy()
+    assert np.abs(decode.Decoder(decode.decode_graph(thin)).read(TOKENS) - true).max() < 1e-4

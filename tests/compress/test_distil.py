@@ -134,3 +134,31 @@ def test_a_loss_that_is_not_finite_stops_the_run(batches):
         student.norm.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="at step 0: try a lower lr"):
         distil(student, GPT(SHAPE), batches, RUN, 0.5, 1)
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"weight": 1.5}, "weight"), ({"weight": float("nan")}, "weight"), ({"temperature": 0}, ">"),
+    ({"temperature": float("inf")}, "temperature"), ({"z": torch.zeros(9, 10)}, "equal shapes"),
+    ({"targets": torch.full((9,), -100)}, "inside the vocabulary"),  # torch would leave them out
+    ({"targets": torch.full((9,), 11)}, "inside the vocabulary"),
+    ({"targets": torch.zeros(8, dtype=torch.long)}, "equal lengths")])
+def test_a_loss_of_what_does_not_fit_is_refused(change, says):
+    z, z_teacher, targets = logits()
+    given = {"z": z, "z_teacher": z_teacher, "targets": targets, "weight": 0.5, "temperature": 1}
+    with pytest.raises(ValueError, match=f"distillation_loss: .*{says}"):
+        distillation_loss(**given | change)
+    with pytest.raises(TypeError, match="whole numbers"):
+        distillation_loss(z, z_teacher, targets.float(), 0.5, 1)
+
+
+def test_narrow_targets_are_taken():
+    z, z_teacher, targets = logits()
+    assert torch.equal(distillation_loss(z, z_teacher, targets.to(torch.uint8), 0.5, 2.0),
+                       distillation_loss(z, z_teacher, targets, 0.5, 2.0))
+
+
+def test_batches_of_another_config_and_a_model_as_its_own_teacher_are_refused(batches):
+    with pytest.raises(ValueError, match="batches of the config's"):
+        distil(GPT(SHAPE), GPT(SHAPE), batches, replace(RUN, batch_size=5), 0.5, 1)
+    with pytest.raises(ValueError, match="two models"):
+        distil(model := GPT(SHAPE), model, batches, RUN, 0.5, 1)

@@ -136,3 +136,100 @@ def test_files_of_others_and_damaged_files_are_refused(tmp_path):
               {"quantized": json.dumps({"w": [2, 4, 4]})})
     with pytest.raises(ValueError, match="3 bytes do not hold 8 codes"):
         packing.load_quantized(file)
+
+
+def small_state() -> dict:
+    w = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 16))).float()
+    return quantize.quantize_state({"w": w, "gain": torch.ones(16)}, 4, 16)
+
+
+def test_any_altered_or_missing_part_of_a_file_is_noticed_and_the_file_named(tmp_path):
+    packing.save_quantized(small_state(), file := tmp_path / "m.safetensors", note="fact")
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 3):
+        altered = bytearray(whole)
+        altered[place] ^= 1 << place % 8
+        for wrong in (bytes(altered), whole[:place]):
+            file.write_bytes(wrong)
+            with pytest.raises(ValueError, match=r"m\.safetensors .*save_quantized"):
+                packing.load_quantized(file)
+
+
+def test_a_missing_file_a_folder_and_no_path_are_told_apart(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        packing.load_quantized(tmp_path / "none")
+    with pytest.raises(ValueError, match="is no file"):
+        packing.load_quantized(tmp_path)
+    with pytest.raises(TypeError, match="path"):
+        packing.load_quantized(None)
+
+
+def test_a_full_disk_leaves_the_older_file_and_nothing_beside_it(tmp_path, monkeypatch):
+    packing.save_quantized(small_state(), file := tmp_path / "m")
+    before = file.read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(packing.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        packing.save_quantized(small_state(), file, note="newer")
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_layout_and_checksum_take_the_room_of_plain_json(tmp_path):
+    state = quantize.quantize_state(GPT(GPTConfig(vocab=64, n_layer=1)).state_dict(), 4, 16)
+    packing.save_quantized(state, file := tmp_path / "m", config="{}")
+    with packing.safe_open(file, "pt") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+    layout = {name: [*w.codes.shape, w.n_bits] for name, w in state.items()
+              if isinstance(w, quantize.Quantized)}
+    save_file(tensors, tmp_path / "plain", {"quantized": json.dumps(layout), "config": "{}"})
+    assert file.stat().st_size == (tmp_path / "plain").stat().st_size
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"scale": torch.full((8, 1), 0.1)}, "fp16 numbers"), ({"zero": torch.full((8, 1), 8.0)}, "4"),
+    ({"zero": torch.full((8, 1), 300.0)}, "127"), ({"scale": torch.zeros(8, 1)}, "positive"),
+    ({"n_bits": 3}, "3 bits"), ({"scale": torch.ones(3, 1)}, "n_groups"), ({"n_bits": 9}, "≤ 8")])
+def test_what_could_not_be_read_back_is_not_written(tmp_path, change, says):
+    state = small_state()
+    with pytest.raises(ValueError, match=says):
+        packing.save_quantized({"w": state["w"]._replace(**change)}, tmp_path / "m")
+    with pytest.raises(ValueError, match="two tensors"):
+        packing.save_quantized({**state, "w.scale": torch.ones(2)}, tmp_path / "m")
+    with pytest.raises(ValueError, match="other names"):
+        packing.write_file(tmp_path / "m", {}, "quantized", {}, {"quantized": "{}"})
+    with pytest.raises(TypeError, match="text"):
+        packing.save_quantized(state, tmp_path / "m", steps=3)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("change", [{"columns": torch.tensor([0, 9])}, {"values": torch.ones(3)},
+                                    {"columns": torch.tensor([0, -1])}, {"values": None},
+                                    {"starts": torch.tensor([0, 2, 1])},
+                                    {"starts": torch.tensor([1, 1, 2])}])
+def test_rows_that_do_not_belong_together_are_refused(change):
+    packed = packing.to_csr(torch.tensor([[0.0, 1.0], [2.0, 0.0]]))
+    with pytest.raises((ValueError, TypeError), match="from_csr: "):
+        packing.from_csr(packed | change, 2)
+
+
+def test_nan_is_kept_in_sparse_rows():
+    w = torch.tensor([[0.0, torch.nan, 1.0]])
+    back = packing.from_csr(packing.to_csr(w), 3)
+    assert torch.equal(back.isnan(), w.isnan())
+    assert back[0, 2] == 1
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(st.integers(-3, 40), st.integers(-1, 10), st.integers(0, 40))
+def test_any_number_of_bytes_is_unpacked_or_refused(n, n_bits, n_bytes):
+    packed = torch.arange(n_bytes, dtype=torch.uint8) * 37
+    fits = n >= 0 and 2 <= n_bits <= 8 and n_bytes == -(-n * n_bits // 8)
+    if fits:
+        assert len(packing.unpack_bits(packed, n, n_bits)) == n
+    else:
+        with pytest.raises(ValueError, match="expected"):
+            packing.unpack_bits(packed, n, n_bits)

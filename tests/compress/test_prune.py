@@ -5,9 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
 
 from helpers.compress import prune
+from helpers.compress.quantize import stop_rounding, train_rounded
 from helpers.data import TokenBatches
 from helpers.transformer.models import GPT, GPTConfig, KVCache, generate
 from helpers.transformer.training import TrainConfig
@@ -286,3 +289,139 @@ def test_another_file_is_refused(tmp_path):
     save_file({"w": torch.ones(1)}, tmp_path / "other")
     with pytest.raises(ValueError, match="not written by save_pruned"):
         prune.load_pruned(tmp_path / "other")
+
+
+few = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+
+@few
+@given(st.integers(0, 2**32), st.floats(-0.5, 1.5) | st.just(float("nan")), st.integers(-1, 9),
+       st.integers(-1, 9))
+def test_masks_agree_with_numpy_or_are_refused(seed, density, n, m):
+    w = gaussian(5, 8, seed=seed)
+    sizes = np.abs(w.numpy())
+    if 0 <= density <= 1:
+        keep = prune.magnitude_mask({"w": w}, density)["w"].numpy()
+        expected = np.sort(sizes, axis=None)[40 - round(40 * density):]
+        np.testing.assert_array_equal(np.sort(sizes[keep]), expected)
+        energy = prune.removed_energy({"w": w}, {"w": torch.from_numpy(keep)})
+        assert energy == pytest.approx((sizes[~keep] ** 2).sum() / (sizes**2).sum())
+    else:
+        with pytest.raises(ValueError, match="density"):
+            prune.magnitude_mask({"w": w}, density)
+    if m > 0 and 8 % m == 0 and 0 <= n <= m:
+        keep = prune.nm_mask({"w": w}, n, m)["w"].view(-1, m).numpy()
+        largest = np.sort(sizes.reshape(-1, m), axis=1)[:, m - n:]
+        np.testing.assert_array_equal(np.sort(sizes.reshape(-1, m)[keep].reshape(-1, n), axis=1)
+                                      if n else largest, largest)
+    else:
+        with pytest.raises(ValueError, match=r"expected|does not fit"):
+            prune.nm_mask({"w": w}, n, m)
+
+
+@pytest.mark.parametrize("bad", [{}, {"w": torch.full((2, 8), torch.nan)}, [torch.ones(2, 8)],
+                                 {"w": torch.full((2, 8), -128, dtype=torch.int8)}, {"w": [[1.0]]}])
+def test_weights_without_an_order_of_size_are_refused(bad):
+    for masks, how in ((prune.magnitude_mask, (0.5,)), (prune.layer_mask, (0.5,)),
+                       (prune.nm_mask, (2, 4)),
+                       (prune.random_mask, (0.5, np.random.default_rng(0)))):
+        with pytest.raises((ValueError, TypeError), match="expected"):
+            masks(bad, *how)
+
+
+@pytest.mark.parametrize("change", [
+    lambda keep: keep.int(), lambda keep: keep.float(), lambda keep: keep[:1], lambda keep: None])
+def test_masks_that_do_not_fit_are_refused_before_any_weight_is_touched(model, change):
+    weights = prune.matrices(model)
+    mask = prune.layer_mask(weights, 0.5)
+    last = list(mask)[-1]
+    mask[last] = change(mask[last])
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=f"bool tensor of shape .* for {last}"):
+        prune.apply_mask(model, mask)
+    with pytest.raises(ValueError, match=f"bool tensor of shape .* for {last}"):
+        prune.removed_energy(weights, mask)
+    assert all(torch.equal(w, before[name]) for name, w in model.state_dict().items())
+
+
+def test_a_share_of_no_energy_is_refused():
+    with pytest.raises(ValueError, match="not all zero"):
+        prune.removed_energy({"w": torch.zeros(4)}, {"w": torch.ones(4, dtype=torch.bool)})
+
+
+def test_a_mask_makes_zeros_of_infinite_weights_too(model):
+    model.blocks[0].up.weight.data[0, 0] = torch.inf
+    prune.apply_mask(model, {"blocks.0.up.weight": torch.zeros(64, 16, dtype=torch.bool)})
+    assert (model.blocks[0].up.weight == 0).all()
+
+
+@pytest.mark.parametrize("keep", [[-1], [0, 0], [64], [True] * 64, torch.ones(64, dtype=torch.bool),
+                                  [0.5], 3, None])
+def test_channels_and_heads_are_kept_by_their_numbers_alone(model, keep):
+    before = copy.deepcopy(model.state_dict())
+    for shrink, part in ((prune.shrink_mlp, model.blocks[0]),
+                         (prune.shrink_heads, model.blocks[0].attn)):
+        with pytest.raises((ValueError, TypeError), match="keep="):
+            shrink(part, keep)
+    assert all(torch.equal(w, before[name]) for name, w in model.state_dict().items())
+
+
+def test_lists_ranges_and_arrays_of_numbers_are_taken(model):
+    prune.shrink_mlp(model.blocks[0], range(3))
+    prune.shrink_heads(model.blocks[0].attn, np.array([1], dtype=np.uint8))
+    assert model.blocks[0].up.out_features == 3
+    assert model.blocks[0].attn.n_head == 1
+
+
+def test_a_model_that_rounds_is_refused_and_a_compiled_one_comes_back(model, tmp_path):
+    train_rounded(model, 4, 16)
+    for call in (lambda: prune.save_pruned(model, tmp_path / "m"),
+                 lambda: prune.shrink_mlp(model.blocks[0], [0])):
+        with pytest.raises((ValueError, TypeError), match=r"stop_rounding\(model\)"):
+            call()
+    stop_rounding(model)
+    prune.shrink_mlp(model.blocks[1], [5, 2])
+    wrapped = torch.nn.Module()  # as torch.compile does
+    wrapped._orig_mod = model
+    prune.save_pruned(wrapped, tmp_path / "m", sparse=True)
+    tokens = torch.arange(16)[None]
+    assert torch.equal(prune.load_pruned(tmp_path / "m")(tokens), model(tokens))
+
+
+def test_any_altered_or_missing_part_of_a_file_is_noticed_and_the_file_named(tmp_path):
+    model = GPT(GPTConfig(vocab=4, context=4, n_layer=1, n_head=1, d_model=4))
+    prune.apply_mask(model, prune.layer_mask(prune.matrices(model), 0.1))
+    prune.save_pruned(model, file := tmp_path / "model", sparse=True, note="fact")
+    whole = file.read_bytes()
+    for place in (*range(0, len(whole), 9), len(whole) - 1):
+        altered = bytearray(whole)
+        altered[place] ^= 1 << place % 8
+        for wrong in (bytes(altered), whole[:place]):
+            file.write_bytes(wrong)
+            with pytest.raises(ValueError, match=r"model .*save_pruned"):
+                prune.load_pruned(file)
+    with pytest.raises(FileNotFoundError):
+        prune.load_pruned(tmp_path / "none")
+
+
+def test_a_full_disk_leaves_the_older_model(model, tmp_path, monkeypatch):
+    prune.save_pruned(model, file := tmp_path / "model")
+    before = file.read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        prune.save_pruned(GPT(model.config, seed=1), file)
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("facts", [{"config": "{}"}, {"columns": "{}"}, {"steps": 3},
+                                   {"dtype": torch.int8}, {"dtype": torch.float16}])
+def test_what_a_file_cannot_say_is_refused(model, tmp_path, facts):
+    model.blocks[0].up.weight.data[0, 0] = 1e6  # beyond fp16
+    with pytest.raises((ValueError, TypeError), match=r"expected|multiple values"):
+        prune.save_pruned(model, tmp_path / "model", **facts)
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from helpers import data
 from helpers.compress import quantize
@@ -173,3 +175,97 @@ def test_rounded_inputs_change_the_outputs_only_inside_the_context(model):
             coarse = (model(tokens) - before).abs().max()
         assert torch.equal(model(tokens), before)
     assert 0 < fine < coarse / 10
+
+
+few = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+
+@few
+@given(st.integers(0, 2**32), st.integers(-1, 10), st.integers(-1, 9), st.booleans(),
+       st.sampled_from([1.0, 1e-35, 1e-8, 1e5, 3e38, float("nan"), float("inf")]))
+def test_any_matrix_is_rounded_within_a_step_or_refused(seed, n_bits, group, symmetric, size):
+    w = torch.from_numpy(np.random.default_rng(seed).normal(size=(3, 8)) * size).float()
+    fits = (2 <= n_bits <= 8 and group in (1, 2, 4, 8) and
+            w.abs().max() <= 65504 * (2 ** (n_bits - 1) - 1))
+    if not fits:
+        with pytest.raises(ValueError, match=r"expected|finite|group_size"):
+            quantize.quantize_matrix(w, n_bits, group, symmetric)
+        return
+    codes, scale, zero = quantize.quantize_matrix(w, n_bits, group, symmetric)
+    assert codes.dtype == torch.int8
+    assert -(2 ** (n_bits - 1)) <= codes.min() <= codes.max() < 2 ** (n_bits - 1)
+    error = (quantize.dequantize(codes, scale, zero) - w).abs().reshape(len(scale), -1)
+    lost = (scale / 1000 + 2**-24) * 2**n_bits  # the scale's own rounding, at the grid's end
+    assert (error <= scale + lost).all()
+
+
+def test_zero_points_as_bytes_do_not_wrap(w):
+    scale, zero = quantize.fit_scale(w, 8, 64, symmetric=False)
+    codes = quantize.quantize(w, scale, zero, 8)
+    assert torch.equal(quantize.quantize(w, scale, zero.to(torch.int8), 8), codes)
+    assert torch.equal(quantize.dequantize(codes, scale, zero.to(torch.int8)),
+                       quantize.dequantize(codes, scale, zero))
+
+
+def test_two_byte_weights_are_rounded_as_their_float32(w):
+    for dtype in (torch.float16, torch.bfloat16):
+        small = (w * 1e-6).to(dtype)
+        for ours, theirs in zip(quantize.quantize_matrix(small, 4, 16),
+                                quantize.quantize_matrix(small.float(), 4, 16), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+GOOD = {"scale": torch.ones(2, 1), "zero": torch.zeros(2, 1)}
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"scale": torch.tensor([[1.0], [0.0]])}, "positive"), ({"scale": -GOOD["scale"]}, "positive"),
+    ({"scale": torch.tensor([[1.0], [torch.nan]])}, "positive"),
+    ({"scale": torch.tensor([[1.0], [torch.inf]])}, "positive"),
+    ({"scale": torch.ones(3, 1), "zero": torch.zeros(3, 1)}, "equal groups"),
+    ({"scale": torch.ones(2)}, "equal|n_groups"), ({"zero": torch.zeros(1, 1)}, "equal|n_groups"),
+    ({"zero": GOOD["zero"] + 200}, "-128 to 127"), ({"zero": GOOD["zero"] + 0.5}, "whole")])
+def test_scales_and_zero_points_that_do_not_fit_are_refused(change, says):
+    given = GOOD | change
+    with pytest.raises(ValueError, match=says):
+        quantize.quantize(torch.ones(2, 4), **given, n_bits=4)
+    with pytest.raises(ValueError, match=says):
+        quantize.dequantize(torch.ones(2, 4, dtype=torch.int8), **given)
+    with pytest.raises(TypeError, match="int8"):
+        quantize.dequantize(torch.ones(2, 4), **GOOD)
+
+
+def test_a_state_that_cannot_be_rounded_names_its_matrix(model):
+    state = dict(model.state_dict())
+    for bad, says in ((torch.full((4, 16), torch.nan), "finite"), (torch.ones(4, 17), "divide"),
+                      (torch.ones(0, 16), "divide")):
+        with pytest.raises(ValueError, match=f"odd: .*{says}"):
+            quantize.quantize_state(state | {"odd": bad}, 4, 16)
+
+
+def test_names_of_a_compiled_model_become_plain_and_its_embedding_keeps_its_bits(model):
+    named = {f"_orig_mod.{name}": w for name, w in model.state_dict().items()}
+    quantized = quantize.quantize_state(named, 3, 16)
+    assert quantized.keys() == model.state_dict().keys()
+    assert quantized["wte.weight"].n_bits == 6
+
+
+def test_a_model_that_rounds_is_refused_and_one_that_cannot_round_stays(model):
+    quantize.train_rounded(model, 4, 16)
+    for call in (lambda: quantize.train_rounded(model, 4, 16),
+                 lambda: quantize.quantize_state(model.state_dict(), 4, 16)):
+        with pytest.raises(ValueError, match=r"call stop_rounding\(model\) first"):
+            call()
+    quantize.stop_rounding(model)
+    with pytest.raises(ValueError, match="does not divide"):
+        quantize.train_rounded(model, 4, 24)
+    assert set(model.state_dict()) == set(GPT(model.config).state_dict())
+
+
+def test_inputs_are_rounded_no_more_after_entering_twice(model):
+    rounded, tokens = quantize.RoundedInputs(model, 2), torch.arange(16)[None]
+    with torch.no_grad():
+        before = model(tokens)
+        with rounded, rounded:
+            assert not torch.equal(model(tokens), before)
+        assert torch.equal(model(tokens), before)
