@@ -103,7 +103,8 @@ def main(*arguments: str) -> None:
     except OSError as error:
         parser.exit(2, f"{parser.prog}: {error.filename or output}: {error.strerror}\n")
     except (TypeError, ValueError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+        where = "" if str(path) in str(error) else f"{path}: "
+        parser.exit(2, f"{parser.prog}: {where}{error}\n")
     said = report.told(found) + f"figure: {output}\n"
     if options.json:
         whole = {"file": str(path), "figure": str(output), **found}

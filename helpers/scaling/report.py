@@ -50,19 +50,14 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]], str]:
     return header, rows, separator
 
 
-def _column(path, table, name: str, option: str) -> list[tuple[int, str]]:
-    header, rows, _ = table
-    if header.count(name) != 1:
-        what = f"{header.count(name)} columns {name}" if name in header else f"no column {name}"
-        raise ValueError(f"{path} has {what}; name yours with {option} (there are: "
-                         f"{', '.join(header)})")
-    at = header.index(name)
-    return [(line, cells[at]) for line, cells in rows]
+def _column(table, name: str) -> list[tuple[int, str]]:
+    at = table[0].index(name)
+    return [(line, cells[at]) for line, cells in table[1]]
 
 
-def _numbers(path, table, names: dict[str, str]) -> dict[str, np.ndarray]:
+def _numbers(path, table, names) -> dict[str, np.ndarray]:
     """Positive finite numbers of the named columns; ValueError that names the line and column."""
-    columns = {name: _column(path, table, name, option) for name, option in names.items()}
+    columns = {name: _column(table, name) for name in names}
     commas = [cell for column in columns.values() for _, cell in column if "," in cell]
     point = table[2] != "," and any(COMMA.match(c) and not UNCLEAR.match(c) for c in commas)
     found = {}
@@ -94,11 +89,15 @@ def read_runs(path, N="N", D="D", loss="loss", flops=None, groups=None) -> dict[
     """
     path = Path(path)
     table = _table(path)
-    names = {N: "--n", flops or D: "--flops" if flops else "--d", loss: "--loss"}
-    if len(names) < 3:
-        raise ValueError(f"{path}: one column for two purposes: {', '.join(names)}")
+    names, header = [N, flops or D, loss], table[0]
+    wanted = names if groups is None else [*names, groups]
+    if missing := [name for name in wanted if name not in header]:
+        raise ValueError(f"{path} has no column {', '.join(missing)}; there are: "
+                         f"{', '.join(header)}; name yours with --n, --d, --loss")
+    if twice := [name for name in wanted if header.count(name) + names.count(name) > 2]:
+        raise ValueError(f"{path}: column {twice[0]} stands there twice, or for two things")
     found = _numbers(path, table, names)
-    labels = None if groups is None else _column(path, table, groups, "--groups")
+    labels = None if groups is None else _column(table, groups)
     for line, label in labels or ():
         if label.lower() in NO_NUMBER[:-2]:
             raise ValueError(f"{path}, line {line}, column {groups}: expected a label")
@@ -135,7 +134,8 @@ def summary(runs, law, boot, delta, budgets=None) -> dict:
         "ranges": {name: [float(v.min()), float(v.max())]
                    for name, v in (("N", N), ("D", D), ("C", C), ("loss", loss))},
         "verified": law.verified, "n_agree": law.n_agree, "n_starts": law.n_starts,
-        "delta": delta if np.isfinite(delta) else "inf", "objective": law.objective, "gradient": law.gradient, "not_fixed": list(law.loose),
+        "delta": delta if np.isfinite(delta) else "inf", "objective": law.objective,
+        "gradient": law.gradient, "not_fixed": list(law.loose),
         "n_resamples": boot.n_resamples, "n_converged": boot.n_converged,
         "share_without_floor": boot.share_without_floor, "level": 0.95,
         "law": {name: _three(getattr(law, name), boot.interval(name)) for name in PARAMETERS},
@@ -156,8 +156,8 @@ def told(found) -> str:
 
     drawn = f" in {found['n_groups']} groups" * (found["n_groups"] is not None)
     lines = [
-        f"{found['n_runs']} runs{drawn}; {found['n_converged']} of {found['n_resamples']} resamples "
-        f"converged, {100 * found['share_without_floor']:.1f} % of them without a floor",
+        f"{found['n_runs']} runs{drawn}; {found['n_converged']} of {found['n_resamples']} "
+        f"resamples converged, {100 * found['share_without_floor']:.1f} % of them without a floor",
         f"optimum {'verified' if found['verified'] else 'NOT VERIFIED'}: {found['n_agree']} of "
         f"{found['n_starts']} starts agree; gradient {found['gradient']:.1g} of the largest it "
         f"could be; objective {found['objective']:.6g} (Huber, delta {found['delta']})",
@@ -196,19 +196,20 @@ def figure(runs, law, boot, found, kind="png") -> bytes:
     axes = plots.panels(3, f"L(N, D) of {len(N)} runs", height=4.2)
     shown = {"c": N, "cmap": "viridis", "norm": LogNorm(N.min(), N.max()), "s": 18, "zorder": 3}
     for ax, y in zip(axes, (loss, N, 100 * (loss / law.predict(N, D) - 1)), strict=True):
-        dots = ax.scatter(C, y, label="runs", **shown)
-        ax.set_xlim(wide[0], wide[-1])
-        for low, high in ((wide[0], C.min()), (C.max(), wide[-1])):
-            ax.axvspan(low, high, color="0.5", alpha=0.15, lw=0,
-                       label="beyond the runs" if low == C.max() else None)
+        dots = ax.scatter(C, y, label="runs" if ax is axes[0] else None, **shown)
     for ax, y, band in ((axes[0], law.predict(N_opt, D_opt), boot.predict_interval(N_opt, D_opt)),
                         (axes[1], N_opt, boot.allocate_interval(wide)[0])):
-        ax.fill_between(wide, *band, color=plots.COLORS[1], alpha=0.25, lw=0)
-        ax.plot(wide, np.where(inside, y, np.nan), color=plots.COLORS[1], label="optimum, 95 %")
-        ax.plot(wide, np.where(inside, np.nan, y), "--", color=plots.COLORS[1],
-                label="optimum, extrapolated")
-    for one in found["budgets"]:
-        axes[1].plot(one["C"], one["N"]["value"], "D", ms=6, mec="k", color=plots.COLORS[1])
+        names = ("optimum, 95 %", "extrapolated", "beyond the runs")
+        names = names if ax is axes[0] else (None, None, None)
+        ax.fill_between(wide, *band, color=plots.COLORS[1], alpha=0.35, lw=0, zorder=4)
+        for part, style, name in ((inside, "-", names[0]), (~inside, "--", names[1])):
+            ax.plot(wide, np.where(part, y, np.nan), style, color=plots.COLORS[1], lw=2, zorder=5,
+                    label=name)
+        ax.axvspan(wide[0], C.min(), color="0.5", alpha=0.2, lw=0)
+        ax.axvspan(C.max(), wide[-1], color="0.5", alpha=0.2, lw=0, label=names[2])
+        ax.set_xlim(wide[0], wide[-1])
+    axes[1].plot(*zip(*((one["C"], one["N"]["value"]) for one in found["budgets"]), strict=True),
+                 "D", ms=6, mec="k", color=plots.COLORS[1], zorder=6, label="budgets")
     axes[2].axhline(0, color="k", lw=1)
     exponent = plots.interval(law.exp_N, *boot.interval("exp_N"))
     names = (("loss / nats per token", "Loss", "x"), ("N / parameters", f"N* ∝ C^{exponent}", "xy"),

@@ -2,15 +2,15 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 from scipy.optimize import approx_fprime, minimize, minimize_scalar
 
 from helpers import data
-from helpers.scaling import fits, solvers
+from helpers.scaling import checks, fits, solvers
 from helpers.scaling.fits import Parametric, bootstrap_parametric, fit_parametric, fit_power_law
 
 DELTA = 1e-3
@@ -513,16 +513,115 @@ NARROW = np.exp(np.random.default_rng(0).uniform(16, 16.5, 60))
 @pytest.mark.parametrize(("N", "D", "loss", "message"), [
     (FLAT[0], FLAT[1], 3 + 400 * FLAT[1] ** -0.28, "do not fix alpha and A|loss does not fall"),
     (FLAT[0], FLAT[1], 3 + 400 * FLAT[0] ** -0.34, "do not fix beta and B|loss does not fall"),
-    (FLAT[0], FLAT[1], FLAT[2] - 1.8, "E = .*: these runs do not fix E; add runs nearer the floor"),
     (FLAT[0], FLAT[1], 1.7 + 1e12 * FLAT[0] ** -4.0 + 400 * FLAT[1] ** -0.28, "do not fix alpha"),
     (NARROW, FLAT[1], law(*TRUTHS[0], NARROW, FLAT[1]) * FLAT[2] / law(*TRUTHS[0], *FLAT[:2]),
      r"alpha = .* ± .*: these runs do not fix alpha and A; add a wider range of N at large D"),
     (FLAT[0], NARROW, law(*TRUTHS[0], FLAT[0], NARROW) * FLAT[2] / law(*TRUTHS[0], *FLAT[:2]),
      r"beta = .* ± .*: these runs do not fix beta and B; add a wider range of D at large N"),
-], ids=["no N", "no D", "no floor", "steep", "narrow N", "narrow D"])
+], ids=["no N", "no D", "steep", "narrow N", "narrow D"])
 def test_a_flat_direction_is_named_instead_of_a_number(N, D, loss, message):
     with pytest.raises(ValueError, match=message):
         fit_parametric(N, D, loss)
+
+
+@pytest.mark.parametrize("E", [0.0, -0.11])
+def test_runs_without_a_floor_fix_the_rest_of_the_law(E):
+    N, D, loss = runs(n=60, outliers=0, truth=(E, *TRUTHS[0][1:]))
+    fit = fit_parametric(N, D, loss)
+    assert fit.loose == ("E",)
+    assert fit.verified
+    assert fit.E < 0.02
+    assert (fit.alpha, fit.beta) == pytest.approx((0.34, 0.28), rel=0.1)
+    many = bootstrap_parametric(N, D, loss, 200)
+    assert many.n_converged == 200
+    alone = minimize(lambda p: objective(
+        lambda N, D: law(0, *np.exp(p[:2]), *p[2:], N, D), N, D, loss),
+        (*np.log(TRUTHS[0][1:3]), 0.34, 0.28), method="Nelder-Mead",
+        options={"xatol": 1e-8, "fatol": 1e-14, "maxfev": 5000})
+    assert fit.objective <= alone.fun * (1 + 1e-6)  # of the law that has no E at all
+    if E < 0:
+        assert fit.E == 0
+        assert many.share_without_floor == 1
+        assert (fit.alpha, fit.beta) == pytest.approx(alone.x[2:], rel=1e-3)
+
+
+def test_resamples_find_a_floor_that_all_runs_together_do_not_want():
+    rng, found = np.random.default_rng(5), None
+    N, D = (np.exp(rng.uniform(*ends, 60)) for ends in ((11.5, 20.7), (16, 25)))
+    while found is None or found.E > 0:  # a draw of the noise with which E is 0
+        loss = law(0, *TRUTHS[0][1:], N, D) * np.exp(0.003 * rng.normal(size=60))
+        found = fit_parametric(N, D, loss)
+    many = bootstrap_parametric(N, D, loss, 40, seed=1)
+    counts = solvers.draw(60, 40, np.random.default_rng(1))
+    drawn = [np.repeat(np.arange(60), count.astype(int)) for count in counts]
+    alone = [fit_parametric(N[i], D[i], loss[i]).E for i in drawn]
+    assert many.E == pytest.approx(alone, abs=1e-5)
+    assert np.max(alone) > 1e-3
+    assert np.min(alone) == 0
+
+
+def test_resamples_start_again_where_another_start_leads_lower():
+    rng = np.random.default_rng(0)
+    N, D = (np.exp(rng.uniform(*ends, 15)) for ends in ((11.5, 20.7), (16, 25)))
+    loss = law(*TRUTHS[0], N, D) * np.exp(0.02 * rng.normal(size=15))
+    n, d = N / stats.gmean(N), D / stats.gmean(D)
+    counts, starts = solvers.draw(15, 60, rng), solvers.starts(n, d, loss)
+    logs = np.log(n), np.log(d), np.log(loss)
+    each = [solvers.newton(np.tile(p, (60, 1)), counts, *logs, DELTA) for p in starts]
+    least = np.min([np.where(norm <= 1e-6, f, np.inf) for _, f, norm in each], axis=0)
+    _, f, norm = solvers.refit(starts[0], starts[1:], counts, *logs, DELTA)
+    one = solvers.refit(starts[0], starts[:0].reshape(0, 5), counts, *logs, DELTA)
+    assert (norm <= 1e-6).all()
+    assert f == pytest.approx(least, rel=1e-5, abs=1e-14)
+    assert (one[1] > f * (1 + 1e-5)).any()
+
+
+@pytest.mark.parametrize(("n", "noise", "E"), [(8, 0.003, 1.69), (30, 0.02, 1.69), (30, 0.02, 0.0)])
+def test_an_error_is_as_large_as_the_fits_scatter(n, noise, E, monkeypatch):
+    rng = np.random.default_rng(1)
+    N, D = (np.exp(rng.uniform(*ends, n)) for ends in ((11.5, 20.7), (16, 25)))
+    said, found = [], []
+    monkeypatch.setattr(checks, "EXPONENTS", (0.01, 0.02))  # so that the message tells the error
+    centred = N / stats.gmean(N), D / stats.gmean(D)
+    for _ in range(60):
+        loss = law(E, *TRUTHS[0][1:], N, D) * np.exp(noise * rng.normal(size=n))
+        p, f, _ = solvers.newton(solvers.starts(*centred, loss)[:2], np.ones((2, n)),
+                                 *np.log(centred), np.log(loss), DELTA)
+        with pytest.raises(ValueError, match="do not fix alpha") as refusal:
+            checks.loose(p[f.argmin()], *centred, loss, np.ones(n), DELTA)
+        said.append(float(re.search("± ([^:]*):", str(refusal.value))[1]))
+        found.append(p[f.argmin()][3])
+    inside = np.abs(np.array(found) - 0.34) <= said
+    assert 0.85 <= inside.mean()
+    assert np.median(said) < 3 * np.subtract(*np.quantile(found, [0.975, 0.025])) / 2
+
+
+@pytest.mark.parametrize("delta", [0, -1, math.nan, -math.inf, 1e-300, True, "1", None])
+def test_a_delta_that_is_no_width_is_refused(delta):
+    for fit in (fit_parametric, bootstrap_parametric, fits.fit_kaplan):
+        with pytest.raises((ValueError, TypeError), match="delta="):
+            fit(*runs(n=12), delta=delta)
+
+
+def test_an_endless_delta_is_least_squares():
+    N, D, loss = runs(n=40, outliers=0)
+    squares = fit_parametric(N, D, loss, math.inf)
+    assert squares.verified
+    for delta in (10.0, 1e9):
+        other = fit_parametric(N, D, loss, delta)
+        assert [getattr(squares, k) for k in NAMES] == pytest.approx(
+            [getattr(other, k) for k in NAMES], rel=1e-6)
+    residual = np.log(squares.predict(N, D) / loss)
+    assert squares.objective == pytest.approx((residual**2).sum() / 2, rel=1e-9)
+
+
+def test_whole_numbers_of_any_size_are_read_as_they_are():
+    N, D, loss = runs(n=40)
+    whole = fit_parametric(N.astype(int), D.astype(int), loss)
+    assert fit_parametric([int(v) for v in N], [int(v) for v in D], list(loss)) == whole
+    assert whole.allocate(10**21) == whole.allocate(1e21)
+    assert fits.parametric_loss(np.int32(2_000_000_000), 10**21, 1, 2, 3, 1, 2) == pytest.approx(1)
+    assert fits.huber(np.array([-100], np.int8), 200) == 5000
 
 
 # The other approaches
@@ -622,24 +721,6 @@ def test_no_start_near_kaplan_s_fit_finds_a_lower_objective():
                        options={"maxfev": 3000, "xatol": 1e-9, "fatol": 1e-13}).fun
               for size in (0, 0.01, 0.1)]
     assert fit.objective <= min(others) * (1 + 1e-4)
-
-
-# Command line
-
-
-def test_the_command_prints_the_law_with_intervals_and_draws_a_figure(tmp_path, capsys):
-    path = tmp_path / "runs.csv"
-    pd.DataFrame(dict(zip(("N", "D", "loss"), runs(), strict=True))).to_csv(path, index=False)
-    fits.main(str(path))
-    printed = capsys.readouterr().out
-    fit = fit_parametric(*runs())
-    assert f"alpha = {fit.alpha:.4g} (" in printed
-    assert "100 runs; 4000 of 4000 resamples converged, 0.0 % of them without a floor" in printed
-    assert (tmp_path / "runs.png").stat().st_size > 10_000
-    pd.DataFrame({"N": [1e6], "tokens": [1e8]}).to_csv(path)
-    with pytest.raises(ValueError, match="has no column D, loss"):
-        fits.main(str(path))
-    assert "torch" not in vars(fits)
 
 
 # Allocation, and published numbers
