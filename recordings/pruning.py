@@ -146,19 +146,27 @@ def record(base: GPT, row: tuple, key: str, texts: tuple, n_steps: int, facts: d
             "torch": torch.__version__, "commit": training.commit()}
 
 
+def key_of(row: tuple) -> str:
+    """The key of a row of `wanted`."""
+    n_steps = LARGE_TUNE if row[1] == LARGE else TUNE
+    return ledger.key({"row": list(row), "rate": RATE, "steps": n_steps}, RECIPE)
+
+
 def grid(parts: list[str], backwards: bool) -> None:
     """Make the rows of these parts that are missing."""
     runtime.setup()
     path, bases, texts = data.DATA / LEDGER, {}, None
-    rows = [row for row in wanted() if row[0] in parts]
-    for row in rows[::-1] if backwards else rows:
-        n_steps = LARGE_TUNE if row[1] == LARGE else TUNE
-        key = ledger.key({"row": list(row), "rate": RATE, "steps": n_steps}, RECIPE)
+    rows = {key_of(row): row for row in wanted() if row[0] in parts}
+    missing = [key for key in rows if key not in ledger.keys(path)]
+    files = {d: trained(d, LARGE_BASE if d == LARGE else BASE)
+             for d in {rows[key][1] for key in missing}}  # all of them, before hours of work
+    for key in missing[::-1] if backwards else missing:
         if key in ledger.keys(path):
-            continue
+            continue  # another process was quicker
+        row = rows[key]
+        n_steps = LARGE_TUNE if row[1] == LARGE else TUNE
         if row[1] not in bases:
-            n_steps_base = LARGE_BASE if row[1] == LARGE else BASE
-            bases[row[1]] = checkpoints.load_tokenised(trained(row[1], n_steps_base))
+            bases[row[1]] = checkpoints.load_tokenised(files[row[1]])
         model, merges = bases[row[1]]
         if texts is None:
             tokens, held, tokens_per_byte = corpora.tokenised(merges)

@@ -263,6 +263,9 @@ def main(words: list[str]) -> int:
             parser.error(f"{part} is recorded at the widths {sorted(has.get(part, {128}))} alone")
     if not options.folder.is_dir():
         parser.error(f"--folder {options.folder}: expected a folder that is there")
+    for d_model in widths or family.LAYERS:  # before hours of work
+        for n_steps in family.lengths(d_model)[:None if "weights" in (parts or PARTS) else 1]:
+            family.trained(d_model, n_steps)
     runtime.setup()
     merges = checkpoints.load_tokenised(family.trained(128, family.BASE))[1]
     texts = corpora.tokenised(merges)

@@ -10,6 +10,8 @@ from pathlib import Path
 import jupytext
 import nbformat
 import pytest
+from jupyter_server.services.contents.largefilemanager import LargeFileManager
+from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
 
 from tools import sync
 
@@ -75,7 +77,7 @@ def test_a_second_run_writes_the_same_bytes(toy):
     assert len({c.id for c in cells}) == len(cells)
 
 
-def test_editing_one_cell_changes_the_id_of_no_other(toy):
+def test_editing_one_cell_changes_the_id_of_no_other(toy, no_kernel):
     before = {c.source: c.id for c in sync.execute(toy).cells}
     toy.write_text(TOY.replace("x / 4", "x / 8"), encoding="utf-8")
     after = {c.source: c.id for c in sync.execute(toy).cells}
@@ -84,7 +86,7 @@ def test_editing_one_cell_changes_the_id_of_no_other(toy):
     assert {before[s] == after[s] for s in kept} == {True}
 
 
-def test_a_notebook_is_stale_after_a_change_of_its_source_or_of_a_helper_behind_it(toy):
+def test_a_notebook_is_stale_after_its_source_or_a_helper_behind_it_changed(toy, no_kernel):
     assert sync.is_stale(toy)
     assert sync.main([]) == 0
     assert not sync.is_stale(toy)
@@ -224,6 +226,19 @@ def test_before_the_lab_opens_each_older_half_is_kept_once(toy, no_kernel):
         assert sync.main(["--keep"]) == 0
         assert kept(toy) == {"99_toy.kept-1.ipynb": content}
         assert toy.with_suffix(".ipynb").read_bytes() == content
+
+
+def test_what_jupyterlab_would_save_over_is_in_the_copy(toy, no_kernel):
+    assert sync.main([]) == 0
+    content = write_into(toy)
+    os.utime(toy.with_suffix(".ipynb"), (1e9, 1e9))  # the `.py` is newer: came with a pull
+    assert sync.main(["--keep"]) == 0
+    manager = build_sync_jupytext_contents_manager_class(LargeFileManager)()
+    manager.root_dir = str(toy.parent)
+    shown = manager.get("99_toy.ipynb")["content"]
+    manager.save({"type": "notebook", "content": shown}, "99_toy.ipynb")
+    assert b"my answer" not in toy.with_suffix(".ipynb").read_bytes()
+    assert kept(toy) == {"99_toy.kept-1.ipynb": content}
 
 
 def test_what_both_halves_hold_is_not_copied(toy, no_kernel):

@@ -52,10 +52,7 @@ def test_a_recorded_row_has_the_key_of_todays_recipe(name):
 def test_no_model_of_the_family_and_no_pruned_one_would_be_made_again():
     assert {family.key(family.config(d, n), d)
             for d in family.LAYERS for n in family.lengths(d)} == keys_of("family.csv")
-    steps = {pruning.LARGE: pruning.LARGE_TUNE}
-    assert {ledger.key({"row": list(row), "rate": pruning.RATE,
-                        "steps": steps.get(row[1], pruning.TUNE)}, pruning.RECIPE)
-            for row in pruning.wanted()} == keys_of("pruning.csv")
+    assert {pruning.key_of(row) for row in pruning.wanted()} == keys_of("pruning.csv")
 
 
 def test_the_list_names_every_table_and_every_table_is_in_the_list():
@@ -136,6 +133,14 @@ def test_a_missing_model_is_named_with_what_makes_it(house, words, capsys, monke
     said = capsys.readouterr().err.splitlines()[-1]
     assert "is missing: make it with: make record TABLE=family RECORD_ARGS=" in said
     assert str(house) in said
+
+
+def test_a_model_that_only_the_last_rows_need_is_missed_before_the_first(house):
+    family.file_of(128, family.BASE).parent.mkdir(exist_ok=True)
+    family.file_of(128, family.BASE).touch()
+    for words in (["pruning"], ["quantization"]):
+        assert call(words) == 1
+    assert list((house / "sweeps").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", TABLES)
