@@ -35,6 +35,7 @@ class GPTConfig:
                              f"n_head={self.n_head}: heads need an even, equal width")
 
 
+@accepts(config=rules.a(GPTConfig))
 class CausalSelfAttention(nn.Module):
     """Multi-head causal attention, (batch, seq, d_model) → the same shape."""
 
@@ -56,6 +57,7 @@ class CausalSelfAttention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(batch, seq, -1))
 
 
+@accepts(config=rules.a(GPTConfig))
 class Block(nn.Module):
     """A pre-norm transformer block, (batch, seq, d_model) → the same shape."""
 

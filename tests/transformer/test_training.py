@@ -341,7 +341,7 @@ def test_what_the_model_cannot_read_is_refused_before_the_first_step(batches, va
     for wrong, config, message in (
             ([high], CONFIG, "to 256: expected 0 … 255"), ([low], CONFIG, "token ids from -1"),
             ([last], CONFIG, "to 999: expected 0 … 255"), ([rows.tolist()], CONFIG, "list"),
-            ([rows.astype(float)], CONFIG, r"integer tokens.*got torch\.float64"),
+            ([rows.astype(float)], CONFIG, r"whole numbers, got torch\.float64"),
             (longer(batches.tokens, seq=17), long, "17 tokens are longer than the context of 16")):
         with pytest.raises((ValueError, TypeError), match=message):
             training.train(model, wrong, config, validation)
