@@ -15,7 +15,7 @@ import pytest
 from helpers import corpora, data, runtime
 from helpers.scaling import ledger, sweeps
 from helpers.scaling.sweeps import Status, Trial, run_trial, sweep
-from helpers.transformer import models, training
+from helpers.transformer import models, training, trunks
 from helpers.transformer.flops import flops_per_token
 from recordings import sweeps as record
 
@@ -296,3 +296,157 @@ def test_the_trial_s_run_has_its_rate_tokens_and_seed():
     assert (config.lr, config.D, config.n_steps, config.seed) == (3e-3, 90 * STEP, 90, 7)
     with pytest.raises(ValueError, match="do not fit into 5 steps"):
         SMALL.config(5 * STEP)
+
+
+# What is refused before a worker starts, and what does not stop a sweep
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"tokens": (5 * STEP,)}, "do not fit into 5 steps"),
+    ({"tokens": (64 * STEP, 70 * STEP + 1)}, "expected a multiple of the 64 tokens of a step"),
+    ({"d_model": 17}, "d_model=17"), ({"data": "poetry"}, "poetry"),
+    ({"n_validation": 10**6}, "hold no 1000000 windows"), ({"batch_size": 10**6}, "")])
+def test_a_grid_with_a_run_that_cannot_be_made_is_refused_before_a_worker_starts(
+        change, says, path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setenv("DEVICE", "cpu")
+    monkeypatch.setitem(sweeps.ENGINES, "processes", lambda *_: pytest.fail("a worker started"))
+    with pytest.raises(ValueError, match=says):
+        list(sweep([*REAL, dataclasses.replace(REAL[0], **change)], path))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(("n_workers", "kind"), [(0, ValueError), (-2, ValueError),
+                                                 (None, TypeError), (1.5, TypeError)])
+def test_a_number_of_workers_that_would_never_end_is_refused(n_workers, kind, path):
+    with pytest.raises(kind, match="n_workers=.*: expected a whole number ≥ 1"):
+        next(sweep(REAL, path, n_workers))
+
+
+def test_a_place_that_is_no_place_is_refused_before_a_worker_starts(path, monkeypatch):
+    monkeypatch.setitem(sweeps.ENGINES, "processes", lambda *_: pytest.fail("a worker started"))
+    path.write_bytes(b"name;loss\n")
+    with pytest.raises(ValueError, match=r"ledger\.csv has the columns name;loss"):
+        next(sweep(REAL, path))
+    with pytest.raises(OSError, match=r"ledger\.csv"):
+        next(sweep(REAL, path / "below.csv"))
+    with pytest.raises(ValueError, match=r"another end than \.trials"):
+        next(sweep(REAL, path.with_suffix(".trials")))
+
+
+@pytest.mark.parametrize("change", [
+    {"d_model": 0}, {"n_layer": 1.5}, {"lr": 0}, {"lr": float("nan")}, {"tokens": ()},
+    {"tokens": 64}, {"tokens": (64, 0)}, {"seed": -1}, {"seed": True}, {"batch_size": 0},
+    {"seq": "16"}, {"data": 7}, {"dtype": "float16"}, {"decay_fraction": 1.5}, {"n_validation": 0}])
+def test_a_trial_says_what_it_accepts(change):
+    name, = change
+    with pytest.raises((TypeError, ValueError), match=f"Trial: {name}="):
+        dataclasses.replace(SMALL, **change)
+
+
+def test_numpy_s_numbers_and_counts_in_any_order_make_the_same_trial():
+    counts = np.array([*SMALL.tokens[::-1], SMALL.tokens[0]])
+    same = Trial(np.int64(16), np.int32(1), np.float64(3e-3), counts, np.uint8(0), seq=np.int64(16),
+                 n_validation=np.int64(20))
+    assert same == SMALL
+    assert [same.key(D) for D in counts] == [SMALL.key(int(D)) for D in counts]
+    assert dataclasses.replace(SMALL, lr=1).key() == dataclasses.replace(SMALL, lr=1.0).key()
+
+
+def test_runs_that_share_no_trunk_are_refused():
+    configs = [SMALL.config(D) for D in SMALL.tokens]
+    other = dataclasses.replace(configs[1], lr=1.0)
+    model = models.GPT(SMALL.shape)
+    optimizer = training.make_optimizer(model, configs[0])
+    for wrong, done in ((configs[::-1], 0), ([configs[0], other], 0), ([], 0), (configs, 99)):
+        with pytest.raises(ValueError, match="expected"):
+            trunks.branches(model, optimizer, None, wrong, done)
+
+
+def spoil(file, how) -> None:
+    """Make a trunk's checkpoint useless: cut, emptied, of another model, or of other rates."""
+    if how == "halved":
+        file.write_bytes(file.read_bytes()[:file.stat().st_size // 2])
+    elif how == "empty":
+        file.write_bytes(b"")
+    elif how == "a model":
+        sweeps.checkpoints.save_model(models.GPT(SMALL.shape), file)
+    else:
+        other = dataclasses.replace(SMALL, **how)
+        list(run_trial(other, file))
+
+
+SPOILT = ["halved", "empty", "a model", {"d_model": 8}, {"lr": 1e-3}, {"seed": 3}]
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_checkpoint_that_is_damaged_or_foreign_is_not_used(how, tmp_path):
+    file = tmp_path / "trunk.safetensors"
+    whole = losses(list(run_trial(SMALL, file)))
+    spoil(file, how)
+    rest = dataclasses.replace(SMALL, tokens=SMALL.tokens[2:])
+    assert losses(list(run_trial(rest, file))) == {D: whole[D] for D in rest.tokens}
+
+
+def test_a_sweep_says_that_a_checkpoint_is_not_used_and_ends_at_a_fresh_run_s_loss(
+        path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setenv("DEVICE", "cpu")
+    trial = Trial(8, 1, .01, (2**15,), n_validation=20)
+    file = path.with_suffix(".trials") / f"{trial.key()}.safetensors"
+    file.parent.mkdir()
+    fresh, = run_trial(trial, file)
+    spoil(file, "halved")
+    notes = [s.note for s in sweep([trial], path, 1)]
+    assert f"its checkpoint is not used, it starts anew: {file} is cut short" in notes[1]
+    assert losses(path) == {2**15: fresh["loss"]}
+    assert not file.parent.exists()
+
+
+def test_a_checkpoint_stays_until_its_rows_are_on_the_disk(path, monkeypatch):
+    file = path.with_suffix(".trials") / f"{SMALL.key()}.safetensors"
+
+    def works(waiting, _work, _n_workers, _path, _every):
+        file.touch()
+        for row in run_trial(waiting.popleft()):
+            yield SMALL, row
+
+    def full(_path, _row):
+        assert file.exists()
+        raise OSError("No space left on device")
+
+    monkeypatch.setitem(sweeps.ENGINES, "processes", works)
+    append = ledger.append
+    monkeypatch.setattr(ledger, "append", full)
+    with pytest.raises(OSError, match="No space left"):
+        list(sweep([SMALL], path))
+    assert file.exists()
+    monkeypatch.setattr(ledger, "append", append)
+    for status in sweep([SMALL], path):
+        assert file.exists() == (status.done < 3)
+
+
+def test_a_trial_that_another_sweep_holds_is_waited_for_and_said_once(path, monkeypatch):
+    answers = [BlockingIOError("another process holds it")] * 3
+
+    def busy(waiting, _work, _n_workers, _path, _every):
+        while waiting:
+            trial = waiting.popleft()
+            if answers:
+                yield trial, answers.pop()
+            else:
+                yield from ((trial, row) for row in run_trial(trial))
+
+    monkeypatch.setitem(sweeps.ENGINES, "processes", busy)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    notes = [s.note for s in sweep([SMALL], path)]
+    assert [n for n in notes if n] == [
+        "d_model 16, seed 0, prose: another process holds it; waiting for it"]
+
+
+def test_the_recipe_s_numbers_stand(monkeypatch):
+    """If this fails, runs give other numbers: the recipe needs a new name (`sweeps.RECIPES`)."""
+    monkeypatch.undo()
+    monkeypatch.setenv("DEVICE", "cpu")
+    row, = run_trial(Trial(8, 1, .01, (2**14,), batch_size=4, seq=32, n_validation=20))
+    assert row["loss"] == pytest.approx(2.9057188034057617, rel=1e-4)
