@@ -153,6 +153,8 @@ Failed to establish a new connection: [Errno 101] Network is unreachable")""") +
     "disk, in ensurepip": (
         f"{FULL}Error: Command '['/x/.venv/bin/python', '-m', 'ensurepip', '--upgrade', "
         "'--default-pip']' returned non-zero exit status 1.\n", DISK),
+    "disk, then ensurepip": (f"{FULL}The virtual environment was not created successfully because "
+                             "ensurepip is not available.\n", DISK),
     "disk, while a wheel is built": (BUILD.replace("can't find Rust compiler", "No space left on "
                                                    "device (os error 28)"), DISK),
     "permission": (os_error("[Errno 13] Permission denied: '/x/.venv/lib'", "Consider using the "

@@ -176,12 +176,14 @@ def install() -> None:
 def advice(said: str) -> str:
     """What to do about the trouble that the words of pip or venv end with.
 
-    The last line that is known counts. A warning counts where the end only says that something was
+    The last line that is known counts; a full disk counts wherever it stands, since what follows
+    from it goes by many names. A warning counts where the end only says that something was
     not to be had: the last one about this thing says why.
     """
     lines = said.splitlines()
     errors = [line for line in lines if not re.match(PASSING, line)]
-    text, caught = _last(errors, ADVICE) or _last(errors, LAST_ADVICE) or (UNKNOWN, "")
+    known = (_last(errors, known) for known in (ADVICE[:1], ADVICE, LAST_ADVICE))
+    text, caught = next(filter(None, known), (UNKNOWN, ""))
     if text in (NOT_OFFERED, CONFLICT, UNKNOWN):
         name = re.sub("[-_.]+", "-", re.split(r"[^\w.-]", caught)[0]).lower()
         about = {NOT_OFFERED: f"/{name}/", CONFLICT: "(total=0,"}.get(text, "")  # the last attempt
