@@ -195,7 +195,7 @@ def _check(trials: list[Trial]) -> None:
     texts = {(t.data, t.batch_size, t.seq, t.n_validation): t for t in trials}.values()
     for trial in trials:
         try:
-            if all(trial.config(D) for D in trial.tokens) and trial in texts:
+            if all(trial.shape and trial.config(D) for D in trial.tokens) and trial in texts:
                 _texts(trial)
         except ValueError as error:
             raise ValueError(f"{trial}: {error}") from None
