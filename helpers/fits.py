@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     add("runs", metavar="RUNS.csv", help="a table of runs, separated by commas, semicolons or tabs")
     add("--n", default="N", metavar="NAME", help="column of parameters N (default N)")
     tokens = parser.add_mutually_exclusive_group()
-    tokens.add_argument("--d", default="D", metavar="NAME", help="column of tokens D (default D)")
+    tokens.add_argument("--d", metavar="NAME", help="column of tokens D (default D)")
     tokens.add_argument("--flops", metavar="NAME", help="column of training FLOPs C instead of "
                                                         "tokens: D = C/(6N)")
     add("--loss", default="loss", metavar="NAME", help="column of the loss in nats per token "
@@ -91,7 +91,7 @@ def main(*arguments: str) -> None:
     path = Path(options.runs)
     output = Path(options.output) if options.output else path.with_suffix(".png")
     try:
-        runs = report.read_runs(path, options.n, options.d, options.loss, options.flops,
+        runs = report.read_runs(path, options.n, options.d or "D", options.loss, options.flops,
                                 options.groups)
         _writable(output, path)
         columns = runs["N"], runs["D"], runs["loss"]

@@ -193,7 +193,7 @@ def bootstrap_parametric(N, D, loss, n_resamples: int = 4000, seed: int = 0,
 
     With `groups` (n,), labels such as the trunk that branches share, whole groups are drawn. Where
     the drawn runs want no floor at all, E comes out as 0. All resamples are refitted at once, as
-    multiplicities over the same runs, from the fit of all runs; where one of the first 200 ends
+    multiplicities over the same runs, from the fit of all runs; where one of the first 50 ends
     lower from a start of the grid, all are refitted from there too. Raises ValueError as
     `fit_parametric` does, for fewer than six groups, or if fewer than half of the resamples
     converge.

@@ -172,7 +172,7 @@ def draw(n: int, n_resamples: int, rng, groups=None) -> np.ndarray:
 
 @accepts(start=FIVE, others=reals((2,)), counts=reals(2, 0), x=LINE, y=LINE, log_loss=LINE,
          delta=DELTA, n_pilot=integer(1))
-def refit(start, others, counts, x, y, log_loss, delta, n_pilot: int = 200):
+def refit(start, others, counts, x, y, log_loss, delta, n_pilot: int = 50):
     """Optima of m resamples of one set of runs, from more starts than one where that changes any.
 
     All go from `start` (5,). The first `n_pilot` also go from each of `others` (k, 5); those of
@@ -188,7 +188,8 @@ def refit(start, others, counts, x, y, log_loss, delta, n_pilot: int = 200):
     best = tried(start, counts)
     first = [part[:n_pilot] for part in best]
     for p in others:
-        if lower(tried(p, counts[:n_pilot]), first).any():
+        pilot = np.tile(p, (len(first[0]), 1))
+        if lower(newton(pilot, counts[:n_pilot], x, y, log_loss, delta, 200), first).any():
             new = tried(p, counts)
             better = lower(new, best)
             best = [np.where(better[:, None] if v.ndim > 1 else better, v, old)
