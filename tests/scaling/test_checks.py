@@ -94,8 +94,9 @@ def test_what_is_no_column_of_numbers_is_refused(fit, bad):
 
 @pytest.mark.parametrize(("name", "bad"), [
     ("weights", [1.0] * 11), ("weights", [1.0] * 11 + [math.nan]), ("weights", np.ones((12, 1))),
-    ("weights", ["1"] * 12), ("groups", [*"abcdefghijk", None]), ("groups", np.array([*range(11), "a"], object)),
-    ("groups", [math.nan, *range(11)]), ("groups", np.arange(24).reshape(12, 2)), ("groups", "a"),
+    ("weights", ["1"] * 12), ("groups", [*"abcdefghijk", None]), ("groups", "a"),
+    ("groups", np.array([*range(11), "a"], object)), ("groups", [math.nan, *range(11)]),
+    ("groups", np.arange(24).reshape(12, 2)),
     ("n_resamples", 0), ("n_resamples", -5), ("n_resamples", 2.5), ("n_resamples", True),
     ("seed", -1), ("seed", 1.5), ("seed", None), ("delta", 0)])
 def test_a_bootstrap_refuses_what_it_cannot_draw(name, bad):

@@ -551,8 +551,8 @@ def test_resamples_find_a_floor_that_all_runs_together_do_not_want():
     while found is None or found.E > 0:  # a draw of the noise with which E is 0
         loss = law(0, *TRUTHS[0][1:], N, D) * np.exp(0.003 * rng.normal(size=60))
         found = fit_parametric(N, D, loss)
-    many = bootstrap_parametric(N, D, loss, 40, seed=1)
-    counts = solvers.draw(60, 40, np.random.default_rng(1))
+    many = bootstrap_parametric(N, D, loss, 15, seed=1)
+    counts = solvers.draw(60, 15, np.random.default_rng(1))
     drawn = [np.repeat(np.arange(60), count.astype(int)) for count in counts]
     alone = [fit_parametric(N[i], D[i], loss[i]).E for i in drawn]
     assert many.E == pytest.approx(alone, abs=1e-5)

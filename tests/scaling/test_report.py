@@ -99,7 +99,7 @@ def test_every_run_of_whole_numbers_is_drawn(path):
         plt.close = close
     (figure,) = drawn
     for ax in figure.axes[:3]:
-        C, y = ax.collections[0].get_offsets().T
+        C, y = np.array(ax.collections[0].get_offsets()).T
         assert len(C) == 40
         assert C == pytest.approx(6 * runs["N"] * runs["D"])
         assert (np.min(ax.get_xlim()) <= C).all()
