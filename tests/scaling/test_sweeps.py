@@ -305,7 +305,8 @@ def test_the_trial_s_run_has_its_rate_tokens_and_seed():
     ({"tokens": (5 * STEP,)}, "do not fit into 5 steps"),
     ({"tokens": (64 * STEP, 70 * STEP + 1)}, "expected a multiple of the 64 tokens of a step"),
     ({"d_model": 17}, "d_model=17"), ({"data": "poetry"}, "poetry"),
-    ({"n_validation": 10**6}, "hold no 1000000 windows"), ({"batch_size": 10**6}, "expected a multiple")])
+    ({"n_validation": 10**6}, "hold no 1000000 windows"),
+    ({"batch_size": 10**6}, "expected a multiple")])
 def test_a_grid_with_a_run_that_cannot_be_made_is_refused_before_a_worker_starts(
         change, says, path, monkeypatch):
     monkeypatch.undo()
