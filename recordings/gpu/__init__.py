@@ -1,0 +1,1 @@
+"""What only a GPU can show: `make gpu` measures it within a budget of seconds, phase by phase."""
