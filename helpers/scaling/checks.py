@@ -134,19 +134,22 @@ def weights_of(weights, n: int) -> np.ndarray:
     return weights
 
 
-@accepts(groups=rules.anything, n=rules.integer(1))
-def groups_of(groups, n: int) -> np.ndarray:
-    """Index (n,) of each run's group, from labels (n,); ValueError if one is missing."""
-    labels = np.asarray(groups)
+@accepts(groups=rules.anything, n=rules.integer(1), least=rules.integer(1))
+def groups_of(groups, n: int, least: int = 1) -> np.ndarray:
+    """Index (n,) of each run's group, from labels (n,), `least` of them different."""
+    labels, expected = np.asarray(groups), f"groups: expected {n} labels, at least {least}"
     if labels.shape != (n,):
-        raise ValueError(f"groups: expected {n} labels, one for each run, got shape {labels.shape}")
+        raise ValueError(f"{expected} of them different, got shape {labels.shape}")
     missing = np.array([v is None or v != v for v in labels.tolist()])  # NaN and NaT differ from
     if missing.any():                                                   # themselves
         raise ValueError(f"groups: no label at index {np.argmax(missing)}")
     try:
-        return np.unique(labels, return_inverse=True)[1]
+        found, index = np.unique(labels, return_inverse=True)
     except TypeError:
         raise TypeError("groups: expected labels of one kind, all numbers or all text") from None
+    if len(found) < least:
+        raise ValueError(f"{expected} of them different, got {len(found)}")
+    return index
 
 
 @accepts(p=FIVE, n=LINE, d=LINE, loss=LINE, weights=LINE, delta=DELTA)

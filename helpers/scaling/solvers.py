@@ -164,9 +164,8 @@ def in_blocks(p, counts, x, y, log_loss, delta, size: int = 20_000):
 @accepts(n=integer(1), n_resamples=integer(1), rng=instance(np.random.Generator), groups=anything)
 def draw(n: int, n_resamples: int, rng, groups=None) -> np.ndarray:
     """Multiplicities (n_resamples, n) of runs, or of whole groups, drawn with replacement."""
-    index = np.arange(n) if groups is None else groups_of(groups, n)
-    if (n_groups := index.max() + 1) < 6:
-        raise ValueError(f"groups: expected {n} labels, at least 6 of them different")
+    index = groups_of(np.arange(n) if groups is None else groups, n, 6)
+    n_groups = index.max() + 1
     return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), n_resamples)[:, index] * 1.0
 
 
