@@ -9,7 +9,7 @@ from helpers.compress.quantize import BITS, dequantize, fit_scale, half_scale, q
 from helpers.foundations import rules
 from helpers.foundations.accepts import accepts, need
 from helpers.transformer.attention import KVCache
-from helpers.transformer.models import GPT
+from helpers.transformer.models import GPT, a_gpt
 
 
 def _room(given) -> str:
@@ -91,7 +91,7 @@ class QuantizedCache(KVCache):
                    for t in kept)
 
 
-@accepts(model=rules.a(GPT), windows=rules.integers(2, low=0, least=2), n_bits=BITS, needs=need(
+@accepts(model=a_gpt, windows=rules.integers(2, low=0, least=2), n_bits=BITS, needs=need(
     lambda model, windows: 2 <= windows.shape[1] <= model.config.context + 1,
     "windows (n, seq + 1) that the model's context holds"))
 @torch.no_grad()

@@ -15,7 +15,7 @@ from helpers.compress.quantize import DENSE, STATE, Quantized, dequantize_state
 from helpers.foundations import rules
 from helpers.foundations.accepts import accepts
 from helpers.transformer.attention import KVCache, rotation
-from helpers.transformer.models import GPT
+from helpers.transformer.models import GPT, a_gpt, plain_gpt
 from helpers.transformer.tensors import model_of, weights_of
 
 OPSETS = (("", 23), ("com.microsoft", 1))
@@ -66,11 +66,7 @@ def _halves(values):
     return values[..., 0::2] | values[..., 1::2] << 4
 
 
-def _plain(model):
-    return rules.a(GPT)(getattr(model, "_orig_mod", model))  # out of torch.compile's wrapper
-
-
-@accepts(model=_plain, quantized=rules.maybe(STATE))
+@accepts(model=plain_gpt, quantized=rules.maybe(STATE))
 def decode_graph(model: GPT, quantized: dict | None = None) -> onnx.ModelProto:
     """The step from one token and all earlier keys and values to logits and the longer cache.
 
@@ -216,7 +212,7 @@ class Decoder:
         return np.stack([self._step(tokens[:, t]) for t in range(tokens.shape[1])], axis=1)
 
 
-@accepts(model=rules.a(GPT), tokens=rules.integers(2, low=0, least=1))
+@accepts(model=a_gpt, tokens=rules.integers(2, low=0, least=1))
 @torch.inference_mode()
 def read_eager(model: GPT, tokens: np.ndarray) -> np.ndarray:
     """What `Decoder.read` does, by PyTorch in eager mode with the model's own KV cache."""

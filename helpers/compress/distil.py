@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from helpers.data import TokenBatches
 from helpers.foundations import rules
 from helpers.foundations.accepts import accepts, need, same_length, same_shape
-from helpers.transformer.models import GPT
+from helpers.transformer.models import GPT, a_gpt
 from helpers.transformer.schedule import TrainConfig, wsd
 from helpers.transformer.steps import prepare
 from helpers.transformer.training import make_optimizer
@@ -50,7 +50,7 @@ def _number(value):
     return value if isinstance(value, float) else rules.number()(value)
 
 
-@accepts(student=rules.a(GPT), teacher=rules.a(GPT), batches=rules.a(TokenBatches),
+@accepts(student=a_gpt, teacher=a_gpt, batches=rules.a(TokenBatches),
          config=rules.a(TrainConfig), weight=_number, temperature=_number,
          on_step=rules.maybe(rules.function), needs=(
              need(lambda student, teacher: student is not teacher, "two models"),

@@ -20,7 +20,7 @@ from helpers.compress.quantize import (
 from helpers.foundations import rules
 from helpers.foundations.accepts import accepts, need, same_shape
 from helpers.transformer.attention import rotation
-from helpers.transformer.models import GPT, check_tokens
+from helpers.transformer.models import GPT, check_tokens, plain_gpt
 
 WINDOWS = rules.integers(2, low=0, least=2)  # rule: token ids (n, seq + 1)
 MATRIX = rules.tensor(2, finite=True)
@@ -28,7 +28,7 @@ MATRIX = rules.tensor(2, finite=True)
 
 def _plain(model):
     """Rule: a GPT, out of `torch.compile`'s wrapper, with finite weights, none parametrised."""
-    model = rules.a(GPT)(getattr(model, "_orig_mod", model))
+    model = plain_gpt(model)
     DENSE(model.state_dict())
     return model
 

@@ -12,17 +12,12 @@ from safetensors.torch import save_file
 
 from helpers.foundations import rules
 from helpers.foundations.accepts import accepts, need
-from helpers.transformer.models import GPT, GPTConfig
+from helpers.transformer.models import GPT, GPTConfig, plain_gpt
 from helpers.transformer.tensors import model_of, weights_of
 from helpers.transformer.training import TrainConfig, make_optimizer
 
 OWN = ("config", "sha256", "training", "step")  # what a header says by itself
 OPTIONS = ("betas", "eps", "weight_decay", "amsgrad", "maximize")  # of AdamW, besides the rate
-
-
-def _plain(model) -> GPT:
-    """Rule: a GPT, out of `torch.compile`'s wrapper if it is in one."""
-    return rules.a(GPT)(getattr(model, "_orig_mod", model))
 
 
 def _facts(given: dict) -> dict[str, str]:
@@ -48,7 +43,7 @@ def _device(value) -> torch.device:
 FILE = rules.a(str, os.PathLike)
 
 
-@accepts(model=_plain, path=FILE, facts=_facts)
+@accepts(model=plain_gpt, path=FILE, facts=_facts)
 def save_model(model: GPT, path: str | Path, **facts: str) -> None:
     """Write weights, config and `facts` (text) to one safetensors file.
 
@@ -89,7 +84,7 @@ def load_tokenised(path: str | Path) -> tuple[GPT, list[tuple[int, int]]]:
     return model, merges
 
 
-@accepts(path=FILE, model=_plain, optimizer=rules.a(torch.optim.Optimizer),
+@accepts(path=FILE, model=plain_gpt, optimizer=rules.a(torch.optim.Optimizer),
          config=rules.a(TrainConfig), step=rules.integer(0), facts=_facts,
          needs=need(lambda step, config: step <= config.n_steps, "a step of the run"))
 def save_run(path: str | Path, model: GPT, optimizer: torch.optim.Optimizer, config: TrainConfig,

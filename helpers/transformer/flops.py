@@ -4,7 +4,7 @@ import numpy as np
 
 from helpers.foundations import rules
 from helpers.foundations.accepts import accepts
-from helpers.transformer.models import GPT, GPTConfig, _gpt
+from helpers.transformer.models import GPT, GPTConfig, a_gpt
 
 
 def _amounts(value):
@@ -34,7 +34,7 @@ def flops_per_token(config, seq):
     return 3 * forward  # the backward pass costs twice the forward pass
 
 
-@accepts(model=_gpt, seq=rules.integer(1))
+@accepts(model=a_gpt, seq=rules.integer(1))
 def measured(model: GPT, seq: int) -> tuple[int, int, int]:
     """(N, N_total, training FLOPs per token) of a model as it is, in windows of `seq` tokens.
 

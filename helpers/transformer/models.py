@@ -102,14 +102,19 @@ class GPT(nn.Module):
         return F.linear(self.norm(x), self.wte.weight)  # logits: (batch, seq, vocab)
 
 
-def _gpt(value):
+def a_gpt(value):
     """Rule: a GPT, this one or one written like it."""
     if not isinstance(getattr(value, "config", None), GPTConfig):
         raise TypeError(f"expected a GPT with its config, got {type(value).__name__}")
     return value
 
 
-@accepts(model=_gpt, seed=rules.integer(0))
+def plain_gpt(value):
+    """Rule: a GPT, out of `torch.compile`'s wrapper if it is in one."""
+    return a_gpt(getattr(value, "_orig_mod", value))
+
+
+@accepts(model=a_gpt, seed=rules.integer(0))
 def init_weights(model: GPT, seed: int) -> None:
     """Draw all weights from numpy's generator, the same on every machine and thread count.
 
@@ -202,7 +207,7 @@ def sample_tokens(logits, rng, temperature=1.0, top_k=0, top_p=1.0):
     return np.minimum((np.cumsum(p, axis=-1) <= u).sum(axis=-1), p.shape[-1] - 1)
 
 
-@accepts(model=_gpt, prompt=rules.integers((1, 2), 0), n_tokens=rules.integer(0),
+@accepts(model=a_gpt, prompt=rules.integers((1, 2), 0), n_tokens=rules.integer(0),
          rng=rules.maybe(rules.a(np.random.Generator)), temperature=rules.number(0),
          top_k=rules.integer(0), top_p=rules.number(0, 1))
 @torch.inference_mode()

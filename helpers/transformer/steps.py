@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from helpers.foundations import rules
 from helpers.foundations.accepts import accepts, need
-from helpers.transformer.models import _check_ids, _gpt
+from helpers.transformer.models import _check_ids, a_gpt
 from helpers.transformer.schedule import TrainConfig
 
 
@@ -133,7 +133,7 @@ def average(tensors):
         t.copy_(mean.view_as(t))
 
 
-@accepts(model=_gpt, config=rules.a(TrainConfig))
+@accepts(model=a_gpt, config=rules.a(TrainConfig))
 def prepare(model, config):
     """Give the model's blocks the attention and the recomputation that the config asks for."""
     for block in model.blocks:

@@ -5,7 +5,7 @@ from torch import nn
 
 from helpers.foundations import rules
 from helpers.foundations.accepts import accepts
-from helpers.transformer.models import GPT, GPTConfig
+from helpers.transformer.models import GPT, GPTConfig, a_gpt
 
 
 @accepts(config=rules.a(GPTConfig), tensors=rules.a(dict))
@@ -28,7 +28,7 @@ def model_of(config: GPTConfig, tensors: dict[str, torch.Tensor]) -> GPT:
     return model
 
 
-@accepts(model=rules.a(GPT))
+@accepts(model=a_gpt)
 def weights_of(model: GPT) -> dict[str, torch.Tensor]:
     """The model's state dict under a plain GPT's names, from which `model_of` makes it again.
 

@@ -17,7 +17,7 @@ from helpers.foundations import rules
 from helpers.foundations.accepts import accepts, need
 from helpers.runtime import ROOT, device_name, synchronize
 from helpers.transformer.flops import flops_per_token, measured
-from helpers.transformer.models import GPT, GPTConfig, _gpt, check_tokens
+from helpers.transformer.models import GPT, GPTConfig, a_gpt, check_tokens
 from helpers.transformer.schedule import TrainConfig, wsd
 from helpers.transformer.steps import accumulate, average, prepare
 
@@ -60,7 +60,7 @@ def _check_windows(windows: np.ndarray, config: GPTConfig) -> None:
         check_tokens(torch.from_numpy(part), 0, config)
 
 
-@accepts(model=_gpt, optimizer=rules.a(torch.optim.Optimizer), batches=rules.anything,
+@accepts(model=a_gpt, optimizer=rules.a(torch.optim.Optimizer), batches=rules.anything,
          config=rules.a(TrainConfig), start=rules.integer(0), stop=rules.integer(0),
          on_step=rules.maybe(rules.function), needs=need(
              lambda start, stop, config: start <= stop <= config.n_steps,
@@ -184,7 +184,7 @@ def commit() -> str:
         return "unknown"
 
 
-@accepts(model=_gpt, config=rules.a(TrainConfig), loss=rules.number(0), seconds=rules.number(0),
+@accepts(model=a_gpt, config=rules.a(TrainConfig), loss=rules.number(0), seconds=rules.number(0),
          tokens_per_byte=rules.number(above=0))
 def record(model: GPT, config: TrainConfig, loss: float, seconds: float,
            tokens_per_byte: float = 1.0) -> RunRecord:
@@ -204,7 +204,7 @@ def record(model: GPT, config: TrainConfig, loss: float, seconds: float,
     )
 
 
-@accepts(model=_gpt, batches=rules.anything, config=rules.a(TrainConfig),
+@accepts(model=a_gpt, batches=rules.anything, config=rules.a(TrainConfig),
          validation=rules.integers(2, 0), on_step=rules.maybe(rules.function),
          tokens_per_byte=rules.number(above=0), needs=need(
              lambda validation: len(validation) and validation.shape[1] > 1,

@@ -13,7 +13,7 @@ import torch
 from helpers.foundations import rules
 from helpers.foundations.accepts import accepts, need
 from helpers.transformer import checkpoints
-from helpers.transformer.models import GPT, GPTConfig
+from helpers.transformer.models import GPT, GPTConfig, a_gpt
 from helpers.transformer.training import TrainConfig, make_optimizer, run_steps
 
 
@@ -86,7 +86,7 @@ def resume(checkpoint: str | Path, shape: GPTConfig, config: TrainConfig,
     return trunk, optimizer, step, spent
 
 
-@accepts(trunk=rules.a(GPT), optimizer=rules.a(torch.optim.Optimizer), batches=rules.anything,
+@accepts(trunk=a_gpt, optimizer=rules.a(torch.optim.Optimizer), batches=rules.anything,
          configs=_one_trunk, done=rules.integer(0), seconds=rules.number(0),
          checkpoint=rules.maybe(checkpoints.FILE), every=rules.number(0),
          on_step=rules.maybe(rules.function), facts=rules.anything)
