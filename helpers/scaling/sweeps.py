@@ -227,7 +227,7 @@ def missing(trial: Trial, have: set[str]) -> tuple[int, ...]:
                  if not have & {trial.key(D, recipe) for recipe in RECIPES})
 
 
-@accepts(d_model=rules.integer(1, 2**20))
+@accepts(d_model=rules.number(1, 2**20))
 def learning_rate(d_model: int) -> float:
     """Peak rate for batches of 4 windows of 128 bytes: 0.05 d_model^-0.75, roughly N^-0.3."""
     return round(0.05 * d_model**-0.75, 6)
