@@ -257,7 +257,7 @@ def test_a_worker_ends_when_its_sweep_is_gone(monkeypatch):
 
 
 def test_the_rate_falls_with_the_width_s_three_quarters():
-    assert sweeps.learning_rate(16) == 0.05 / 8
+    assert sweeps.learning_rate(16) == sweeps.learning_rate(np.float64(16)) == 0.05 / 8
     assert sweeps.learning_rate(256) == pytest.approx(sweeps.learning_rate(16) / 8, abs=1e-6)
 
 
