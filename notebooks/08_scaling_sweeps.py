@@ -155,9 +155,10 @@ for name, counts in (("the three above", LIVE.tokens), ("seven from 0.5 M to 4 M
 #
 # A sweep takes hours, and something will go wrong in them. So each finished run is written at once
 # as one row of a table, the *ledger*: what was trained, how, on what device, with which versions
-# and seed, and the loss. A row's `key` is a hash of the run's settings and of the code behind them.
+# and seed, and the loss. A row's `key` is a hash of the run's settings and of its recipe's name.
 # Before a run starts, its key is looked up: what is there is not trained again, and a run with
-# altered settings or code is another run. Trunks save a checkpoint at each fork, and every minute.
+# altered settings is another run. The recipe names what the code computes, and gets a new name when
+# the numbers change. Trunks save a checkpoint at each fork, and every minute.
 #
 # `sweeps.sweep` does this; it yields its status after each row. We break out of it after the first
 # row, as Ctrl-C would, look at what is left, and call it again.

@@ -109,6 +109,19 @@ def test_a_failing_cell_leaves_the_stored_notebook_as_it_was(toy, capsys):
     assert toy.with_suffix(".ipynb").read_bytes() == stored
 
 
+def test_of_two_runs_of_the_same_work_the_shorter_tells_the_time():
+    def run(config, seconds, gflops):
+        cell = nbformat.v4.new_code_cell(config, metadata={"tags": ["config"]})
+        return nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell(str(seconds))],
+                                        metadata={"seconds": seconds, "gflops": gflops})
+
+    for config, seconds, kept in (("N = 1", 9, (9, 80)), ("N = 1", 30, (20, 90)),
+                                  ("N = 2", 30, (30, 80))):
+        new = run(config, seconds, 80)
+        sync.keep_best_time(new, run("N = 1", 20, 90))
+        assert (new.metadata.seconds, new.metadata.gflops) == kept
+
+
 @pytest.mark.parametrize(("last", "said"), [
     ("def f(:", "invalid syntax"), ("import os\nos._exit(1)", "died"),
     ("import matplotlib\nmatplotlib.use('Agg')\nplots.panels()", "stores no image")])

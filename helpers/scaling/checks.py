@@ -154,11 +154,12 @@ def groups_of(groups, n: int, least: int = 1) -> np.ndarray:
 
 @accepts(p=FIVE, n=LINE, d=LINE, loss=LINE, weights=LINE, delta=DELTA)
 def loose(p, n, d, loss, weights, delta) -> tuple[str, ...]:
-    """Names of the parameters that the runs leave open at the optimum p: ("E",) or none.
+    """Names of the parameters that the runs leave open at the optimum p; the others they fix.
 
-    n and d (m,) are N and D over their geometric means. E is open where its interval reaches 0.
-    Raises ValueError that names the parameter if the runs leave no law: a term that no run feels,
-    an exponent outside 0.01 … 3 or less than its own error, a Hessian that has no inverse.
+    n and d (m,) are N and D over their geometric means. E is open where its interval reaches 0, and
+    so are an exponent and its factor. Raises ValueError that names the parameter if the runs leave
+    no law: a term that no run feels, an exponent outside 0.01 … 3 or less than half of its own
+    error, a Hessian that has no inverse.
 
     The errors are two standard errors of Huber's estimate, without the five residuals that any
     fit can make 0, and with the part of E's own error that E ≥ 0 allows.
@@ -188,12 +189,14 @@ def loose(p, n, d, loss, weights, delta) -> tuple[str, ...]:
     up = (np.sqrt(push**2 + 4 * noise**2 / cov[2, 2]) - push) * cov[2, 2] / noise
     ends = np.array([min(E, 2 * cov[2, 2] ** 0.5), up])[:, None]
     error = np.sqrt(4 * rest + (tilt * ends) ** 2).mean(0)
+    found = ()
     for k, (name, value) in enumerate((("alpha", alpha), ("beta", beta))):
-        if gone[k] or not EXPONENTS[0] < value < EXPONENTS[1] or error[3 + k] > value:
+        found += (name, "AB"[k]) if error[3 + k] > value else ()
+        if gone[k] or not EXPONENTS[0] < value < EXPONENTS[1] or error[3 + k] > 2 * value:
             raise ValueError(f"{name} = {value:.3g} ± {error[3 + k]:.2g}: these runs do not "
                              f"fix {name} and {'AB'[k]}; add {cures[k]}")
     if values[0] < FLAT:
         k = np.argmax(np.abs(vectors[:, 0])) % 3
         raise ValueError(f"these runs do not fix {('alpha and A', 'beta and B', 'E')[k]}; "
                          f"add {cures[k]}")
-    return ("E",) if gone[2] or E < ends[1] else ()
+    return found + (("E",) if gone[2] or E < ends[1] else ())

@@ -113,9 +113,9 @@ def fit_parametric(N, D, loss, delta: float = 1e-3, weights=None) -> Parametric:
     N parameters, D tokens, loss in nats per token: arrays (n,); weights (n,) multiply each run's
     term; with δ = ∞ the fit is least squares. Starts come from a grid over α and β with E, A, B
     solved linearly; Newton's method refines six far apart. Runs that want E below 0 get E = 0.
-    `loose` names E where 0 fits as well. Raises ValueError for bad input, if no start reaches an
-    optimum, if the loss does not fall with both N and D, or if the runs do not fix an exponent:
-    the message names it.
+    `loose` names what they do not fix: E where 0 fits as well, an exponent and its factor likewise.
+    Raises ValueError for bad input, if no start reaches an optimum, if the loss does not fall with
+    both N and D, or if an exponent is less than half of its error: the message names it.
     """
     N, D, loss = checks.runs(N, D, loss)
     weights = checks.weights_of(weights, len(N))

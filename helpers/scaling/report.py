@@ -162,9 +162,9 @@ def told(found) -> str:
         f"{found['n_starts']} starts agree; gradient {found['gradient']:.1g} of the largest it "
         f"could be; objective {found['objective']:.6g} (Huber, delta {found['delta']})",
         "L(N, D) = E + A/N^alpha + B/D^beta in nats per token, with 95 % intervals"]
-    for name in found["not_fixed"]:
-        lines.append(f"NOT FIXED by these runs: {name}. E = 0 fits as well; runs nearer the floor, "
-                     "with more N and more D, would tell")
+    if found["not_fixed"]:
+        lines.append(f"NOT FIXED by these runs: {', '.join(found['not_fixed'])}. Runs nearer the "
+                     "floor would tell E; a wider range of N or of D, its exponent")
     lines += [f"{name:>5} = {three(it)}" for name, it in found["law"].items()]
     for one in found["budgets"]:
         lines.append(f"C = {one['C']:.3g} FLOPs: N* = {three(one['N'], 3)}, D* = "

@@ -5,7 +5,7 @@ import json
 import torch
 
 from helpers import corpora, data
-from helpers.foundations.tokens import bpe_train
+from helpers.foundations.tokens import bpe_encode, bpe_train
 from helpers.transformer import checkpoints
 from helpers.transformer.flops import flops_per_token, n_params
 from helpers.transformer.models import GPT, GPTConfig
@@ -25,10 +25,13 @@ def model(kit: Kit) -> None:
              "vocab": shape.vocab, "epochs": epochs}
     if kit.has("model", asked):
         return
-    raw = bytes(corpora.load("prose")[0])
-    merges = bpe_train(raw[:2**16] if kit.toy else raw, shape.vocab)
-    train, held, tokens_per_byte = corpora.tokenised(merges)
-    train = train[:5000] if kit.toy else train
+    raw = bytes(corpora.load("prose")[0][:2**15 if kit.toy else None])
+    merges = bpe_train(raw, shape.vocab)
+    if kit.toy:  # all the prose takes a while
+        train = held = bpe_encode(raw, merges)
+        tokens_per_byte = len(train) / len(raw)
+    else:
+        train, held, tokens_per_byte = corpora.tokenised(merges)
     seq = shape.context
     per_epoch = (len(train) - 1) // seq // batch
 

@@ -143,7 +143,7 @@ def page(executable: str) -> Iterator[Page]:
         chromium.close()
 
 
-def run_notebook(page: Page, url: str, token: str, notebook: str, seconds: float = 600) -> None:
+def run_notebook(page: Page, url: str, token: str, notebook: str, seconds: float = 1800) -> None:
     """Open a notebook, wait for its kernel, run all cells, wait until they are done.
 
     Running cells before the session is ready would open a dialogue that asks for a kernel. Each
