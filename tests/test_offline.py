@@ -92,7 +92,8 @@ def test_another_sitecustomize_still_runs(tmp_path):
 
 def test_a_try_fails_the_whole_run_even_if_the_test_swallows_it(tmp_path):
     shutil.copy(ROOT / "conftest.py", tmp_path)
-    shutil.copytree(ROOT / "tests" / "offline", tmp_path / "tests" / "offline")
+    for folder in ("tests/offline", "tools"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "pytest.ini").touch()
     (tmp_path / "test_hidden.py").write_text(f"def test_it():\n    exec({TRIES!r}, {{}})\n")
     unguarded = {k: v for k, v in os.environ.items() if k not in ("OFFLINE_LOG", "PYTHONPATH")}
