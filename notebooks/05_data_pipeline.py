@@ -63,9 +63,7 @@ from scipy.stats import norm
 from sklearn.datasets import load_breast_cancer
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from helpers import data, runtime
-from helpers.claims import verdict
-from helpers.data import TokenBatches, bits_per_byte
+from helpers import claims, data, runtime
 from helpers.exercises import check, hint, solution
 from helpers.foundations import privacy, text
 from helpers.foundations.classification import wilson_interval
@@ -461,10 +459,10 @@ label(ax, "overstatement (percentage points of accuracy), 95 % interval", "")
 leaky = [point for name, point in points.items() if "honest" not in name]
 ordinary, heavy, chosen, copied = (f"{mean:+.1f} ± {half:.1f}" for mean, half in leaky)
 harmless = max(abs(mean) for mean, _ in leaky[:2]) < 2
-verdict("K10", holds=None if harmless and leaky[2][0] > 5 else harmless, measured="on what is "
-        f"fitted before the split. Held-out accuracy is off by {ordinary} points with min–max over "
-        f"all rows ({heavy} with heavy tails), by {chosen} with features selected over all rows, "
-        f"by {copied} with near-duplicates on both sides", minmax=leaky[0][0],
+claims.verdict("K10", holds=None if harmless and leaky[2][0] > 5 else harmless, measured="on what "
+        f"is fitted before the split. Held-out accuracy is off by {ordinary} points with min–max "
+        f"over all rows ({heavy} with heavy tails), by {chosen} with features selected over all "
+        f"rows, by {copied} with near-duplicates on both sides", minmax=leaky[0][0],
         minmax_heavy=leaky[1][0], selection=leaky[2][0], duplicates=leaky[3][0])
 
 # %% [markdown]
@@ -608,10 +606,10 @@ model, its_merges = checkpoints.load_tokenised(data.path("models/gpt_prose.safet
 windows = data.windows(bpe_encode(held_text, its_merges), N_WINDOWS, SEQ)
 predicted = [bpe_decode(row[1:], its_merges) for row in windows]  # all but each window's first
 nats = training.evaluate(model.double(), windows) * windows[:, 1:].size
-units = {"token": windows[:, 1:].size, "byte": sum(map(len, predicted)),
-         "word": sum(len(part.split()) for part in predicted)}
-for name, n in units.items():
-    print(f"{nats / n:.3f} nats per {name}: {bits_per_byte(nats / n, n / units['byte']):.3f} bpb")
+words = sum(len(part.split()) for part in predicted)
+size = {"token": windows[:, 1:].size, "byte": sum(map(len, predicted)), "word": words}
+for per, n in size.items():
+    print(f"{nats / n:.3f} nats per {per}: {data.bits_per_byte(nats / n, n / size['byte']):.3f} bpb")
 
 # %%
 table = []
@@ -620,7 +618,7 @@ for vocab in VOCABS:
     per_byte, losses = len(encoded[1]) / len(held_text), {}
     for n in (2, 3):
         losses[f"nats/token, n = {n}"] = loss = ngram_loss(*encoded, vocab, n)
-        losses[f"bits/byte, n = {n}"] = bits_per_byte(loss, per_byte)
+        losses[f"bits/byte, n = {n}"] = data.bits_per_byte(loss, per_byte)
     known, asked = (t[:-2] * vocab**2 + t[1:-1] * vocab + t[2:] for t in encoded)
     losses["new triples"] = np.mean(~np.isin(asked, known))  # never seen in training
     table.append({"vocabulary": vocab, "bytes/token": 1 / per_byte, **losses})
@@ -628,7 +626,7 @@ table = pd.DataFrame(table).set_index("vocabulary")
 print(table.round(3).to_string())
 raw = [np.frombuffer(t, dtype=np.uint8) for t in (sample, held_text)]
 print("bits/byte of byte models with a longer context:",
-      {f"n = {n}": round(bits_per_byte(ngram_loss(*raw, 256, n)), 3) for n in LONGER})
+      {f"n = {n}": round(data.bits_per_byte(ngram_loss(*raw, 256, n)), 3) for n in LONGER})
 
 # %%
 axes = panels(3, "Six tokenisers, the same text")
@@ -669,7 +667,7 @@ tokens = bpe_encode(sample, merges).astype(np.uint16)
 with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
     np.save(Path(folder) / "train.npy", tokens)
     on_disk = np.load(Path(folder) / "train.npy", mmap_mode="r")
-    a, b = (TokenBatches(t, batch_size=16, seq=64, seed=5) for t in (tokens, on_disk))
+    a, b = (data.TokenBatches(t, batch_size=16, seq=64, seed=5) for t in (tokens, on_disk))
     same = all(np.array_equal(a[step], b[step]) for step in range(3 * a.per_epoch))
     size = (Path(folder) / "train.npy").stat().st_size
     del b, on_disk

@@ -69,11 +69,9 @@ from torch.utils.tensorboard import SummaryWriter
 from helpers import claims, data, fits, plots, runtime, widgets
 from helpers.exercises import check, hint, solution
 from helpers.transformer import attention, training
-from helpers.transformer.attention import rotate, rotation
 from helpers.transformer.flops import flops_per_token, n_params
 from helpers.transformer.models import GPT, GPTConfig
 from helpers.transformer.steps import prepare, token_loss
-from helpers.transformer.training import TrainConfig, make_optimizer
 
 # %% tags=["config"]
 rng = runtime.setup(seed=7)
@@ -154,7 +152,8 @@ plots.label(ax, "d_model (4 layers, 128 tokens, 256 bytes)", "ratio of FLOPs", "
 def held(config, batch, seq, **settings):
     """Bytes that one forward pass keeps for the backward pass, weights left out."""
     model, kept = GPT(config), {}
-    prepare(model, settings := TrainConfig(lr=1, n_steps=100, batch_size=batch, **settings))
+    settings = training.TrainConfig(lr=1, n_steps=100, batch_size=batch, **settings)
+    prepare(model, settings)
     tokens = torch.zeros(batch, seq + 1, dtype=torch.int64)
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), tokens)}
 
@@ -170,8 +169,8 @@ def held(config, batch, seq, **settings):
 
 def state_tensors(config):
     """Weights, gradients and the optimiser's tensors, all of them, after one step."""
-    model, settings = GPT(config), TrainConfig(lr=1e-3, n_steps=100, batch_size=2)
-    optimizer = make_optimizer(model, settings)
+    model, settings = GPT(config), training.TrainConfig(lr=1e-3, n_steps=100, batch_size=2)
+    optimizer = training.make_optimizer(model, settings)
     training.run_steps(model, optimizer, [drawn[:2]], settings, 0, 1)
     kept = [t for state in optimizer.state.values() for t in state.values()]
     return [*model.parameters(), *(p.grad for p in model.parameters()), *kept]
@@ -330,8 +329,9 @@ plots.label(ax, "intensity (FLOP/byte)", "rate (GFLOP/s)", "Operations of our mo
 # run.)
 
 # %%
-model, settings = GPT(SHAPE).to(DEVICE), TrainConfig(lr=1e-3, n_steps=100)
-optimizer, batches = make_optimizer(model, settings), data.TokenBatches(train_tokens, BATCH, SEQ)
+model, settings = GPT(SHAPE).to(DEVICE), training.TrainConfig(lr=1e-3, n_steps=100)
+optimizer = training.make_optimizer(model, settings)
+batches = data.TokenBatches(train_tokens, BATCH, SEQ)
 losses = training.run_steps(model, optimizer, batches, settings, 0, 2)  # start-up: not profiled
 with torch.profiler.profile() as profiler:
     losses += training.run_steps(model, optimizer, batches, settings, 2, 4)
@@ -462,7 +462,7 @@ for dtype, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 1e-3)):
 window_ids, model = torch.from_numpy(drawn[:7, :65]), GPT(SMALL)
 for n_micro in (1, 3):  # 7 windows: parts of 3, 2 and 2
     model.zero_grad()
-    accumulate(model, window_ids, TrainConfig(lr=1, n_steps=100, batch_size=7, n_micro=n_micro))
+    accumulate(model, window_ids, training.TrainConfig(1, 100, batch_size=7, n_micro=n_micro))
     gradients[n_micro // 2] = torch.cat([p.grad.flatten() for p in model.parameters()])
 assert torch.allclose(*gradients, atol=1e-6)
 print("CrossEntropy: as torch's, value and gradient; 7 windows in 3 parts: gradient of the whole")
@@ -470,7 +470,7 @@ print("CrossEntropy: as torch's, value and gradient; 7 windows in 3 parts: gradi
 # %%
 validation, ends = data.windows(val_tokens, 32, SMALL.context), {"float32": [], "bfloat16": []}
 for dtype, seed in ((dtype, seed) for dtype in ends for seed in SEEDS):
-    how = TrainConfig(lr=4e-3, n_steps=100, batch_size=8, seq=64, warmup_steps=20, dtype=dtype)
+    how = training.TrainConfig(4e-3, 100, batch_size=8, seq=64, warmup_steps=20, dtype=dtype)
     batches = data.TokenBatches(train_tokens, 8, 64, seed)
     ends[dtype].append(training.train(GPT(SMALL, seed), batches, how, validation)[0].loss)
 change = np.abs(np.subtract(ends["bfloat16"], ends["float32"])).mean()
@@ -491,8 +491,7 @@ print("mean change below the spread of three seeds:", bool(change < np.ptp(ends[
 SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
-import numpy as np
-from torch import distributed as dist
+import numpy as np, torch.distributed as dist
 from helpers import data, runtime
 from helpers.transformer import models, training
 
@@ -578,7 +577,7 @@ class NaiveAttention(torch.nn.Module):
 
     def forward(self, x, turn, cache=None):
         q, k, v = (layer(x).chunk(self.n_head, dim=-1) for layer in (self.q, self.k, self.v))
-        heads = [attention.attention(rotate(q[h], turn), rotate(k[h], turn), v[h])[0]
+        heads = [attention.attention(*(attention.rotate(x[h], turn) for x in (q, k)), v[h])[0]
                  for h in range(self.n_head)]
         return self.out(torch.cat(heads, dim=-1))
 
@@ -603,7 +602,7 @@ def stepper(naive, batch, threads, dtype, n_micro=1, recompute=False, compiled=F
     """One training step as a function without arguments, in the given variant."""
     model = (naive_gpt if naive else GPT)(SHAPE).to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=not naive, foreach=False)
-    config = TrainConfig(lr=1, n_steps=100, batch_size=batch, dtype=dtype, n_micro=n_micro,
+    config = training.TrainConfig(lr=1, n_steps=100, batch_size=batch, dtype=dtype, n_micro=n_micro,
                          recompute=recompute)
     tokens = torch.from_numpy(drawn[:batch]).to(DEVICE)
     if not naive:
@@ -737,9 +736,9 @@ print(f"noise_scale: {found:.1f} where {expected:.1f} was put in")
 # %%
 def train_to(target, batch, most=2000):
     """(steps, model) when the held-out loss is first below target, looked at every 5 steps."""
-    config = TrainConfig(1e-3 * batch**0.5, most, batch, seq=64, warmup_steps=20)
-    model = GPT(SMALL)
-    optimizer, batches = make_optimizer(model, config), data.TokenBatches(train_tokens, batch, 64)
+    config = training.TrainConfig(1e-3 * batch**0.5, most, batch, seq=64, warmup_steps=20)
+    optimizer = training.make_optimizer(model := GPT(SMALL), config)
+    batches = data.TokenBatches(train_tokens, batch, 64)
     for stop in range(5, most, 5):
         training.run_steps(model, optimizer, batches, config, stop - 5, stop)
         if training.evaluate(model, validation) < target:
@@ -751,7 +750,7 @@ def measured_noise(model):
     single = []
     for window in data.windows(train_tokens, NOISE_WINDOWS, 64):
         model.zero_grad()
-        accumulate(model, torch.from_numpy(window[None]), TrainConfig(lr=1, n_steps=100))
+        accumulate(model, torch.from_numpy(window[None]), training.TrainConfig(lr=1, n_steps=100))
         single.append(torch.cat([p.grad.flatten() for p in model.parameters()]).double())
     single = torch.stack(single)
     return noise_scale((single**2).sum(1).mean().item(), (single.mean(0) ** 2).sum().item(),
@@ -814,8 +813,9 @@ plots.label(ax, "batch (windows of 64 tokens)", "steps", "Steps to one loss", "x
 # uncompared: times belong to the machine
 def timed_step(config):
     """One float32 step with TIMED_BATCH windows, as a function."""
-    model, how = GPT(config).to(DEVICE), TrainConfig(lr=1, n_steps=100, batch_size=TIMED_BATCH)
-    optimizer, tokens = make_optimizer(model, how), torch.from_numpy(drawn[:TIMED_BATCH]).to(DEVICE)
+    model, how = GPT(config).to(DEVICE), training.TrainConfig(1, 100, batch_size=TIMED_BATCH)
+    optimizer = training.make_optimizer(model, how)
+    tokens = torch.from_numpy(drawn[:TIMED_BATCH]).to(DEVICE)
     prepare(model, how)
     return lambda: (optimizer.zero_grad(), accumulate(model, tokens, how), optimizer.step())
 
@@ -875,7 +875,7 @@ def gradient_ratio(depth, act, residual, norm, gain, seed):
     """Length of the gradient below the first block over that above the last."""
     model = GPT(GPTConfig(n_layer=depth, n_head=4, d_model=32), seed).double()
     tokens = torch.from_numpy(data.windows(train_tokens, len(SEEDS), 128)[seed].reshape(3, 43))
-    turn, scale = rotation(torch.arange(42), 8), 1 if residual else (2 * depth) ** 0.5
+    turn, scale = attention.rotation(torch.arange(42), 8), 1 if residual else (2 * depth) ** 0.5
     first = x = (model.wte(tokens[:, :-1]) / 0.02).detach().requires_grad_()  # unit size
     for b in model.blocks:
         norm1, norm2 = (b.norm1, b.norm2) if norm else 2 * (lambda v: v,)

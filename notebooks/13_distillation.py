@@ -63,8 +63,7 @@ from ipywidgets import Dropdown, FloatLogSlider
 from safetensors.torch import save
 from torch.nn import functional as F
 
-from helpers import corpora, data, runtime
-from helpers.claims import verdict
+from helpers import claims, corpora, data, runtime
 from helpers.compress import packing, prune
 from helpers.compress.codec import START, compress, decompress, stream_lengths
 from helpers.compress.entropy import decode_integers, encode_integers, pack_model, unpack_model
@@ -711,7 +710,7 @@ alone, taught = (curve(32, teacher, "total") for teacher in (0, 128))
 steps_gain = alone[1].iloc[0] - taught[1].iloc[0]  # after 768 steps each
 flops_gain = np.interp(np.log(taught[0].iloc[0]), np.log(alone[0]), alone[1]) - taught[1].iloc[0]
 helps = [gain > 0 for gain in (fp32_gain, prune_gain, steps_gain, flops_gain)]
-verdict("K16", holds=None if len(set(helps)) == 2 else bool(helps[0]),
+claims.verdict("K16", holds=None if len(set(helps)) == 2 else bool(helps[0]),
         measured=f"at equal training FLOPs, 8-bit weights gain {fp32_gain:.3f} nats per token "
         f"over an fp32 model that is no smaller; pruned weights lose {-prune_gain:.3f} or more to "
         f"a smaller dense model. A teacher gains {steps_gain:.2f} at equal steps, but loses "
