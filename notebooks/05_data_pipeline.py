@@ -608,8 +608,8 @@ predicted = [bpe_decode(row[1:], its_merges) for row in windows]  # all but each
 nats = training.evaluate(model.double(), windows) * windows[:, 1:].size
 words = sum(len(part.split()) for part in predicted)
 size = {"token": windows[:, 1:].size, "byte": sum(map(len, predicted)), "word": words}
-for per, n in size.items():
-    print(f"{nats / n:.3f} nats per {per}: {data.bits_per_byte(nats / n, n / size['byte']):.3f} bpb")
+for u, n in size.items():
+    print(f"{nats / n:.3f} nats per {u}: {data.bits_per_byte(nats / n, n / size['byte']):.3f} bpb")
 
 # %%
 table = []

@@ -329,9 +329,8 @@ plots.label(ax, "intensity (FLOP/byte)", "rate (GFLOP/s)", "Operations of our mo
 # run.)
 
 # %%
-model, settings = GPT(SHAPE).to(DEVICE), training.TrainConfig(lr=1e-3, n_steps=100)
-optimizer = training.make_optimizer(model, settings)
-batches = data.TokenBatches(train_tokens, BATCH, SEQ)
+settings, batches = training.TrainConfig(1e-3, 100), data.TokenBatches(train_tokens, BATCH, SEQ)
+optimizer = training.make_optimizer(model := GPT(SHAPE).to(DEVICE), settings)
 losses = training.run_steps(model, optimizer, batches, settings, 0, 2)  # start-up: not profiled
 with torch.profiler.profile() as profiler:
     losses += training.run_steps(model, optimizer, batches, settings, 2, 4)
